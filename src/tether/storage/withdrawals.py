@@ -80,31 +80,20 @@ class Withdrawals:
         never had it. The statements `also`, of the audit trail, run with the first withdrawals.
         """
         for start in range(0, len(ids), AT_ONCE):
-            some = ids[start : start + AT_ONCE]
-            found, withdrew = await self._withdraw(partner, some, also, reason)
-            also = () if withdrew else also
-            yield found
-
-    async def _withdraw(
-        self,
-        partner: int,
-        ids: Sequence[str],
-        also: Sequence[Statement],
-        reason: WithdrawalReason | None,
-    ) -> tuple[list[bool], bool]:
-        """Withdraws some events; also returns whether any was withdrawn now."""
-        found = await self._engine.scan(FIND, partner, batch_of([id] for id in ids))
-        bodies = {id: body for id, body, _ in found if body is not None}
-        if bodies:
-            now_ms = self._now_ms()
-            rows = batch_of(_row(body, now_ms, reason) for body in bodies.values())
-            await self._engine.write_all(
-                Statement(self._add, (partner, rows, len(bodies))),
-                Statement(REMOVE, (partner, rows)),
-                *also,
-            )
-            self._on_withdrawn(partner)
-        return [body is not None or before is not None for _, body, before in found], bool(bodies)
+            some = batch_of([id] for id in ids[start : start + AT_ONCE])
+            found = await self._engine.scan(FIND, partner, some)
+            bodies = {id: body for id, body, _ in found if body is not None}
+            if bodies:
+                now_ms = self._now_ms()
+                rows = batch_of(_row(body, now_ms, reason) for body in bodies.values())
+                await self._engine.write_all(
+                    Statement(self._add, (partner, rows, len(bodies))),
+                    Statement(REMOVE, (partner, rows)),
+                    *also,
+                )
+                also = ()
+                self._on_withdrawn(partner)
+            yield [body is not None or before is not None for _, body, before in found]
 
 
 def _row(body: str, now_ms: int, reason: WithdrawalReason | None) -> WithdrawalRow:
