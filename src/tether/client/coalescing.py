@@ -1,8 +1,8 @@
 """Request coalescing: events that many tasks post at the same time share requests.
 
-A request costs the client and the server several times as much as an event. So while some requests
-are in flight, the next events wait. When a request ends, the waiting events are sent together to
-`/events/bulk`. If no requests are in flight, an event is sent at once.
+A request costs the client and the server several times as much as an event. So while MAX_IN_FLIGHT
+requests are in flight, the next events wait. When a request ends, the waiting events are sent
+together to `/events/bulk`. With fewer requests in flight, an event is sent at once.
 
 Only single tries are shared. Each task gets its own answer and decides about its retries, as if its
 event had been sent alone.
