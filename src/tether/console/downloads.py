@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from falcon.asgi import Request, Response
 
@@ -23,6 +23,7 @@ from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import Turns, map_in_steps
 
+T = TypeVar("T")
 MAX_SESSIONS = 200_000
 PAGE = 1_000
 CHUNK_BYTES = 64 * 1024
@@ -61,15 +62,12 @@ class SessionsFile:
         target = TemporaryFile()  # noqa: SIM115  # _chunks closes it
         try:
             file = await asyncio.to_thread(ParquetFile, Session, target)
-            leaving = asyncio.create_task(until_gone(req))
+            pages = while_signed_in(req, self._user_sessions, self._pages(partner, wanted))
             try:
-                async with aclosing(self._pages(partner, wanted)) as pages:
+                async with aclosing(pages):
                     async for page in pages:
                         await asyncio.to_thread(file.write, page)
-                        if leaving.done() or await self._user_sessions.find(req) is None:
-                            raise Abandoned
             finally:
-                leaving.cancel()
                 await asyncio.to_thread(file.close)
             target.seek(0)
         except BaseException:
@@ -104,8 +102,8 @@ async def until_gone(req: Request) -> None:
 
 
 async def while_signed_in(
-    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[bytes]
-) -> AsyncGenerator[bytes]:
+    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[T]
+) -> AsyncGenerator[T]:
     """The parts of a file, while the client is connected and signed in.
 
     Raises Abandoned otherwise, so that nobody takes the beginning of the file for all of it.
