@@ -45,14 +45,13 @@ EXPIRED_AT_ONCE = 500  # attempts in a transaction; other writes wait for it
 
 # Endpoints ----------------------------------------------------------------------------------------
 
-_CONFIGURED = (
-    "url", "types", "charger_id", "vehicle_id", "description", "enabled", "max_batch", "rate_mhz",
-    "signature", "secret", "old_secret", "old_until_ms",
-)  # fmt: skip
 _FILTERS = ("types", "charger_id", "vehicle_id")
 _POSITION = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
-_COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_POSITION, *_DELIVERY)
+_COLUMNS = (
+    "partner", "id", "url", *_FILTERS, "description", "enabled", "max_batch", "rate_mhz",
+    "signature", "secret", "old_secret", "old_until_ms", "created_ms", *_POSITION, *_DELIVERY,
+)  # fmt: skip
 
 
 def _selected(alias: str) -> str:
@@ -346,15 +345,14 @@ class Webhooks:
         if not changed:
             raise NotFound
 
-    async def delete(self, partner: int, webhook_id: str, *also: Statement) -> bool:
-        """Deletes the endpoint with its attempts; returns whether it existed."""
-        counts = await self._engine.write_all(
+    async def delete(self, partner: int, webhook_id: str, *also: Statement) -> None:
+        """Deletes the endpoint, if it exists, with its parked messages and attempts."""
+        await self._engine.write_all(
             *where_found(also, THIS, partner, webhook_id),
             Statement(DELETE, (partner, webhook_id)),
             Statement(DELETE_PARKED, (partner, webhook_id)),
             Statement(DELETE_ATTEMPTS, (partner, webhook_id)),
         )
-        return bool(counts[len(also)])
 
     async def heads(self, partner: int) -> Heads:
         """The ends of the partner's log now."""
