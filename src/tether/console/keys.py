@@ -11,7 +11,7 @@ from tether.console.rendering import Renderer
 from tether.console.request import actor_of, choice, partner_of, user_of
 from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotFound, SetupError
-from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
+from tether.domain.keys import DEFAULT_RATE, Key, Rate, parse_rate
 from tether.domain.partners import DAY_MS
 from tether.server import admin
 from tether.server.store import Store
@@ -31,7 +31,6 @@ class KeyRow(NamedTuple):
 
     key: Key
     state: str
-    is_test: bool
     is_own: bool
     use: Use
     """In the last 24 hours."""
@@ -73,7 +72,7 @@ class KeysPage(FormPage):
         uses = await self._store.key_hours.of_partner(partner.id, now_ms)
         return {
             "keys": [
-                KeyRow(key, _state(key, now_ms), key.prefix.startswith(TEST),
+                KeyRow(key, _state(key, now_ms),
                        own is not None and own.digest == key.digest, uses.get(key.digest, UNUSED))
                 for key in keys
             ],
@@ -187,6 +186,5 @@ def _no_later(user: ConsoleSession, expires_ms: int | None) -> int | None:
 
 
 def _state(key: Key, now_ms: int) -> str:
-    if key.works_at(now_ms):
-        return "active" if key.expires_ms is None else "ends"
-    return "expired" if key.revoked_ms is None else "revoked"
+    state = key.state_at(now_ms)
+    return "ends" if state == "active" and key.expires_ms is not None else state

@@ -77,7 +77,7 @@ class StartPage(FormPage):
         now_ms = self._now_ms()
         keys = await self._store.keys.of_partner(partner, MAX_KEYS)
         working = [key for key in keys if key.works_at(now_ms)]
-        if working and all(key.prefix.startswith(TEST) for key in working):
+        if working and all(key.is_test for key in working):
             return None
         return (
             "A simulated day is for a partner that has no events, or whose keys are all for tests "

@@ -78,6 +78,17 @@ class Key:
         """Whether the key is valid at this instant."""
         return now_ms < self.works_until_ms
 
+    def state_at(self, now_ms: int) -> str:
+        """`active`, `expired` or `revoked`."""
+        if self.works_at(now_ms):
+            return "active"
+        return "expired" if self.revoked_ms is None else "revoked"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it begins with `ttr_test_`."""
+        return self.prefix.startswith(TEST)
+
 
 def new_key(*, test: bool = False) -> str:
     """A new key, in full. Only its owner keeps it."""

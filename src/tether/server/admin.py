@@ -164,7 +164,7 @@ async def rotate_key(
     if expires_ms is None and key.expires_ms is not None:
         expires_ms = now_ms + key.expires_ms - key.created_ms
     _check_end(now_ms, expires_ms)
-    secret = new_key(test=key.prefix.startswith(TEST))
+    secret = new_key(test=key.is_test)
     new = replace(
         key,
         digest=digest_of(secret),

@@ -19,7 +19,7 @@ from tether.cli.options import (
     test_option,
 )
 from tether.cli.times import day, duration, minute
-from tether.domain.keys import TEST, Key, Rate
+from tether.domain.keys import Key, Rate
 from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.server import admin
 from tether.server.databases import database_of
@@ -230,23 +230,17 @@ def key_json(key: Key, now_ms: int) -> dict[str, object]:
         "prefix": key.prefix,
         "partner": key.partner_name,
         "name": key.name,
-        "state": _state(key, now_ms),
+        "state": key.state_at(now_ms),
         "rate": {"requests": key.rate.requests, "windowSeconds": key.rate.window_s},
         "burst": key.burst,
         "readOnly": key.read_only,
-        "test": key.prefix.startswith(TEST),
+        "test": key.is_test,
         "createdAt": format_instant(key.created_ms),
         "expiresAt": format_optional_instant(key.expires_ms),
         "revokedAt": format_optional_instant(key.revoked_ms),
         "lastUsedAt": format_optional_instant(key.last_used_ms),
         "lastUsedFrom": key.last_used_from,
     }
-
-
-def _state(key: Key, now_ms: int) -> str:
-    if key.works_at(now_ms):
-        return "active"
-    return "expired" if key.revoked_ms is None else "revoked"
 
 
 def _rate_text(rate: Rate) -> str:
@@ -267,13 +261,12 @@ def _row(key: Key, now_ms: int) -> list[str]:
 
 
 def _state_cell(key: Key, now_ms: int) -> str:
-    state = _state(key, now_ms)
-    if state == "revoked" and key.revoked_ms is not None:
+    if key.revoked_ms is not None:
         return Cell(f"revoked {day(key.revoked_ms)}", "red")
-    if state == "expired" and key.expires_ms is not None:
+    if key.expires_ms is None:
+        return Cell("active", "green")
+    left_ms = key.expires_ms - now_ms
+    if left_ms <= 0:
         return Cell(f"expired {day(key.expires_ms)}", "yellow")
-    if key.expires_ms is not None:
-        left_ms = key.expires_ms - now_ms
-        ends = f"in {duration(left_ms)}" if left_ms < SOON_MS else day(key.expires_ms)
-        return Cell(f"ends {ends}", "green")
-    return Cell("active", "green")
+    ends = f"in {duration(left_ms)}" if left_ms < SOON_MS else day(key.expires_ms)
+    return Cell(f"ends {ends}", "green")
