@@ -18,7 +18,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import forked, keeper
+from tests import cleanup, forked
 from tests.services import create_database, running_postgres, unmarked
 from tether.domain import timestamps
 from tether.domain.keys import Rate
@@ -26,7 +26,7 @@ from tether.server import admin
 from tether.server.store import open_store
 
 TETHER = forked.TETHER
-IMPATIENT = Path(__file__).parent / "faults" / "impatient.py"
+WITH_CONSTANTS = Path(__file__).parent / "faults" / "other_constants.py"
 QUICK = ("api", "audit", "cli", "store", "unit")
 FAST = Rate(1_000_000, 1)
 SECRET_KEY = "a-key-of-the-tests-that-has-over-32-characters"
@@ -154,10 +154,10 @@ def ended_with_the_tests() -> Iterator[None]:
     """Ends all processes that the tests start, even if the tests are killed."""
     mark = uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, keeper.__file__, mark],
+        [sys.executable, cleanup.__file__, mark],
         stdin=subprocess.PIPE, start_new_session=True, env=unmarked(),
     )  # fmt: skip
-    os.environ[keeper.NAME] = mark
+    os.environ[cleanup.NAME] = mark
     yield
     assert process.stdin is not None
     process.stdin.close()
@@ -256,11 +256,11 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def impatient_server(new_server: Callable[..., Server]) -> Callable[..., Server]:
+def server_with_constants(new_server: Callable[..., Server]) -> Callable[..., Server]:
     """Starts servers with other constants, such as "tether.server.protocol.LINGER_S=5"."""
 
     def make(*constants: str, options: tuple[str, ...] = (), database: str | None = None) -> Server:
-        program = [sys.executable, str(IMPATIENT), *constants]
+        program = [sys.executable, str(WITH_CONSTANTS), *constants]
         return new_server(*options, database=database, program=program)
 
     return make

@@ -21,7 +21,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 
-from tests import keeper
+from tests import cleanup
 from tests.debian import program
 
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
@@ -29,7 +29,7 @@ UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 
 def unmarked() -> dict[str, str]:
     """The environment for processes that are ended elsewhere."""
-    return {name: value for name, value in os.environ.items() if name != keeper.NAME}
+    return {name: value for name, value in os.environ.items() if name != cleanup.NAME}
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import TETHER, Server, new_database
 from tests.fleet import put_fleet
 
-SHIFTED = Path(__file__).with_name("shifted.py")
+SHIFTED = Path(__file__).with_name("shifted_clock.py")
 HOUR_S = 3600
 REVOKED_S = 2
 

@@ -21,7 +21,7 @@ def partner(tmp_path: Path) -> Iterator[Partner]:
     server = Server(
         str(tmp_path / "tether.db"),
         ["--log-level", "warning"],
-        program=[sys.executable, str(Path(__file__).with_name("uncollected.py"))],
+        program=[sys.executable, str(Path(__file__).with_name("without_collector.py"))],
     )
     yield Partner(server.start())
     assert server.failures() == []

@@ -174,8 +174,8 @@ def test_streams_from_the_start_delay_nobody(site: Site) -> None:
         run(scenario())
 
 
-def test_a_short_page_says_that_more_follows(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server(
+def test_a_short_page_says_that_more_follows(server_with_constants: Callable[..., Server]) -> None:
+    server = server_with_constants(
         "tether.storage.events.READ_AT_ONCE=500", "tether.storage.events.PORTIONS=2"
     )
     key = server.key()

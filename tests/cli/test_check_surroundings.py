@@ -20,7 +20,7 @@ from tests.conftest import TETHER, Server
 from tests.services import free_port, make_certificate, running_redis
 from tether.storage.postgres.database import PostgresDatabase
 
-SHIFTED = Path(__file__).parents[1] / "abuse" / "shifted.py"
+SHIFTED = Path(__file__).parents[1] / "abuse" / "shifted_clock.py"
 Found = dict[str, tuple[str, str]]
 
 

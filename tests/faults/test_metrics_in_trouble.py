@@ -68,8 +68,10 @@ def test_the_counts_add_up_and_no_label_names_anybody(new_server: Callable[..., 
         assert word not in page
 
 
-def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server(
+def test_the_queue_is_empty_again_after_a_lock(
+    server_with_constants: Callable[..., Server],
+) -> None:
+    server = server_with_constants(
         "tether.storage.sqlite.file.BUSY_TIMEOUT_MS=500",
         "tether.storage.sqlite.writer.BUSY_TIMEOUT_MS=500",
     )
@@ -92,9 +94,9 @@ def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., S
 
 
 def test_each_event_of_a_bulk_that_cannot_be_stored_is_counted(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server(
+    server = server_with_constants(
         "tether.storage.sqlite.file.BUSY_TIMEOUT_MS=500",
         "tether.storage.sqlite.writer.BUSY_TIMEOUT_MS=500",
     )

@@ -27,9 +27,9 @@ LET_GO_SOON = ("tether.server.protocol.READER_TIMEOUT_S=3", "tether.server.run.K
 
 
 def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=7")
+    server = server_with_constants("tether.server.protocol.REQUEST_TIMEOUT_S=7")
     before = open_files(server)
     partner = Partner(server)
     half_head = b"POST /events HTTP/1.1\r\nhost: tether\r\nx-api-"
@@ -55,9 +55,9 @@ def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
 
 
 def test_a_connection_that_never_says_anything_is_closed(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=0.5")
+    server = server_with_constants("tether.server.protocol.REQUEST_TIMEOUT_S=0.5")
 
     async def scenario() -> None:
         silent, trickling = await Wire.to(server), await Wire.to(server)
@@ -73,9 +73,9 @@ def test_a_connection_that_never_says_anything_is_closed(
 
 
 def test_a_client_that_never_reads_its_answers_is_let_go(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server(*LET_GO_SOON)
+    server = server_with_constants(*LET_GO_SOON)
     before = open_files(server)
     partner = Partner(server)
     run(post_events(partner, 1000))
@@ -102,8 +102,8 @@ def test_a_client_that_never_reads_its_answers_is_let_go(
     run(scenario())
 
 
-def test_a_slow_reader_gets_its_whole_answer(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server(*LET_GO_SOON)
+def test_a_slow_reader_gets_its_whole_answer(server_with_constants: Callable[..., Server]) -> None:
+    server = server_with_constants(*LET_GO_SOON)
     partner = Partner(server)
     run(post_events(partner, 1000))
     request = partner.request("GET", "/events?limit=1000")

@@ -25,10 +25,10 @@ CLIENTS = 32
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
-    number: signal.Signals, impatient_server: Callable[..., Server]
+    number: signal.Signals, server_with_constants: Callable[..., Server]
 ) -> None:
     # Clients on a busy machine may take longer than LINGER_S to send their next request.
-    server = impatient_server("tether.server.protocol.LINGER_S=10")
+    server = server_with_constants("tether.server.protocol.LINGER_S=10")
     partner = Partner(server)
     partner.client.close()
     ids: list[str] = []
@@ -84,9 +84,9 @@ async def told_to_stop(server: Server) -> None:
 
 
 def test_a_request_that_is_slow_to_arrive_is_answered_before_the_end(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=60")
+    server = server_with_constants("tether.server.protocol.STOP_TIMEOUT_S=60")
     partner = Partner(server)
     body = event(1)
 
@@ -103,9 +103,9 @@ def test_a_request_that_is_slow_to_arrive_is_answered_before_the_end(
 
 
 def test_stalled_connections_do_not_hold_up_the_end(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server(
+    server = server_with_constants(
         "tether.server.protocol.STOP_TIMEOUT_S=1",
         "tether.server.protocol.REQUEST_TIMEOUT_S=600",
         "tether.server.run.GRACE_S=600",
@@ -139,8 +139,8 @@ def test_stalled_connections_do_not_hold_up_the_end(
     assert server.process.returncode == 0
 
 
-def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server(
+def test_a_second_signal_ends_it_at_once(server_with_constants: Callable[..., Server]) -> None:
+    server = server_with_constants(
         "tether.server.protocol.STOP_TIMEOUT_S=600",
         "tether.server.protocol.REQUEST_TIMEOUT_S=600",
         "tether.server.run.GRACE_S=600",
@@ -166,9 +166,9 @@ def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]
 
 
 def test_a_server_that_stops_takes_no_new_connections(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=600")
+    server = server_with_constants("tether.server.protocol.STOP_TIMEOUT_S=600")
     partner = Partner(server)
 
     async def scenario() -> None:

@@ -48,9 +48,9 @@ async def connected(partner: Partner, path: str = "/stream") -> Wire:
 
 
 def test_silence_is_broken_by_heartbeats_with_the_place(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.http.handlers.stream.HEARTBEAT_S=0.2")
+    server = server_with_constants("tether.http.handlers.stream.HEARTBEAT_S=0.2")
     partner = Partner(server)
     with streaming(partner.client, vehicleId="V2") as found:
         place = next(found)
@@ -83,9 +83,9 @@ def test_a_key_that_is_revoked_ends_its_streams_only(new_server: Callable[..., S
 
 
 def test_sigterm_ends_streams_at_once_also_those_that_nobody_reads(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=0.5")
+    server = server_with_constants("tether.server.protocol.STOP_TIMEOUT_S=0.5")
     partner = Partner(server)
     store_events(partner, 3000)
 
@@ -117,9 +117,9 @@ def deaf(partner: Partner) -> socket.socket:
 
 
 def test_consumers_that_do_not_read_cost_no_memory_and_are_cut_off(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.READER_TIMEOUT_S=2")
+    server = server_with_constants("tether.server.protocol.READER_TIMEOUT_S=2")
     partner = Partner(server)
 
     async def scenario() -> None:
@@ -138,13 +138,13 @@ def test_consumers_that_do_not_read_cost_no_memory_and_are_cut_off(
 
 
 def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
     limits = (
         "tether.server.protocol.READER_TIMEOUT_S=2",
         "tether.http.handlers.stream.HEARTBEAT_S=0.5",
     )
-    server = impatient_server(*limits)
+    server = server_with_constants(*limits)
     partner = Partner(server)
     store_events(partner, 100)  # so little that the kernel buffers all of it
 
@@ -161,9 +161,9 @@ def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
 
 
 def test_a_stream_ends_with_its_connection_also_where_more_requests_wait_on_that(
-    impatient_server: Callable[..., Server],
+    server_with_constants: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.http.handlers.stream.HEARTBEAT_S=0.5")
+    server = server_with_constants("tether.http.handlers.stream.HEARTBEAT_S=0.5")
     partner = Partner(server)
 
     async def scenario() -> None:

@@ -112,9 +112,9 @@ def test_a_database_that_is_away_is_answered_at_once_and_used_when_it_is_back(
 
 
 def test_reads_that_share_a_statement_fail_together_and_recover_together(
-    own_postgres: Postgres, impatient_server: Callable[..., Server]
+    own_postgres: Postgres, server_with_constants: Callable[..., Server]
 ) -> None:
-    server = impatient_server(
+    server = server_with_constants(
         "tether.storage.postgres.engine.READ_TIMEOUT_S=2",
         "tether.storage.postgres.engine.PING_TIMEOUT_S=1",
         options=("--pool-size", str(POOL)),
@@ -155,10 +155,10 @@ def test_reads_that_share_a_statement_fail_together_and_recover_together(
 
 
 def test_a_database_that_stands_still_holds_no_request_for_long(
-    own_postgres: Postgres, impatient_server: Callable[..., Server]
+    own_postgres: Postgres, server_with_constants: Callable[..., Server]
 ) -> None:
     database = own_postgres.new_database()
-    server = impatient_server(
+    server = server_with_constants(
         "tether.storage.postgres.engine.READ_TIMEOUT_S=2",
         "tether.storage.postgres.engine.WRITE_TIMEOUT_S=2",
         options=("--pool-size", str(POOL), "--log-level", "warning"),

@@ -1,6 +1,6 @@
 """Runs `tether` with other time limits, so that no test waits for the real ones.
 
-python impatient.py tether.server.protocol.REQUEST_TIMEOUT_S=2 serve --database …
+python other_constants.py tether.server.protocol.REQUEST_TIMEOUT_S=2 serve --database …
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Ends all processes of a test run that has ended or was killed. It finds them by a mark.
 
-python keeper.py MARK, which waits for the end of its standard input.
+python cleanup.py MARK, which waits for the end of its standard input.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`tether` with a wrong clock: `shifted.py FILE …` adds the seconds in FILE to the time."""
+"""`tether` with a wrong clock: `shifted_clock.py FILE …` adds the seconds in FILE to the time."""
 
 import sys
 import time
