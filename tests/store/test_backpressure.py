@@ -43,10 +43,11 @@ def test_what_holds_up_is_derived_at_once(
 def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "INTERVAL_S", 60)
     monkeypatch.setattr(projector, "IN_BULK", 10)
 
     async def scenario(store: Store, partner: int) -> None:
+        slow = replace(store.engine.dialect, bulk_pause_s=60)
+        monkeypatch.setattr(store.engine, "dialect", slow)
         await add_site(store, partner)
         await store.entities.put(partner, charger("C2"))
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
