@@ -78,7 +78,7 @@ async def serve_beside(
     return median(alone), median(beside), max(beside)
 
 
-@pytest.mark.parametrize("who", ["other partners", "strange keys", "no key"])
+@pytest.mark.parametrize("who", ["other partners", "unknown keys", "no key"])
 def test_a_partner_hardly_waits_behind_a_crowd(crowded: tuple[Server, str], who: str) -> None:
     server, key = crowded
     if who == "other partners":
@@ -88,7 +88,7 @@ def test_a_partner_hardly_waits_behind_a_crowd(crowded: tuple[Server, str], who:
         paths = ("/chargers/C1", "/sessions?limit=10", "/events?limit=10")
         requests = [request_of("GET", path, other) for other in others for path in paths]
         expected = {200, 429}
-    elif who == "strange keys":
+    elif who == "unknown keys":
         requests = [request_of("GET", "/chargers", new_key()) for _ in range(20)]
         expected = {403, 503}  # this number of unknown keys is looked up at once
     else:

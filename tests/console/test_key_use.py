@@ -83,7 +83,7 @@ def test_what_several_processes_count_adds_up(database: str) -> None:
         for worker, calls in zip(workers, (30, 25), strict=True):
             for _ in range(calls):
                 worker.count(key, 61.0, 1, refused=False, limited=False)
-            worker.stored(key.partner, calls)
+            worker.count_events(key.partner, calls)
         assert await write() == Use(55, 0, 0, 55, 55)
         clock[0] += SLOT_MS  # the window of a minute continues
         workers[0].count(key, 71.0, 40, refused=True, limited=False)
@@ -130,7 +130,7 @@ def test_what_cannot_be_written_is_kept_and_nothing_of_a_partner_that_is_gone(
         found = await store.key_hours.of_partner(key.partner, NOON_MS)
         assert found == {key.digest: Use(3, 0, 0, 6, 6)}
         (partner,) = await store.partners.all()
-        use.stored(partner.id, 5)
+        use.count_events(partner.id, 5)
         await store.partners.erase(partner, lambda events: None)
         await use.write()  # of a partner that is gone
         assert await store.key_hours.of_partner(partner.id, NOON_MS) == {}

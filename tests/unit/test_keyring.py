@@ -6,7 +6,7 @@ import pytest
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import Key, Rate, digest_of, new_key
-from tether.server.authenticator import REMEMBERED_MS, Authenticator
+from tether.server.authenticator import CACHED_MS, Authenticator
 
 SECRET = new_key()
 
@@ -32,7 +32,7 @@ class Keys:
 
 
 async def at_once(keys: Keys, count: int) -> list[object]:
-    asking = (keys.ring.recognise(SECRET) for _ in range(count))
+    asking = (keys.ring.authenticate(SECRET) for _ in range(count))
     return list(await asyncio.gather(*asking, return_exceptions=True))
 
 
@@ -40,7 +40,7 @@ def test_requests_at_the_same_time_ask_once() -> None:
     async def run() -> None:
         keys = Keys()
         assert await at_once(keys, 50) == [keys.found] * 50
-        keys.now_ms += REMEMBERED_MS
+        keys.now_ms += CACHED_MS
         assert await at_once(keys, 50) == [keys.found] * 50
         assert keys.asked == 2
 
@@ -62,8 +62,8 @@ def test_all_learn_that_the_key_is_gone_or_the_store_is() -> None:
 def test_whoever_gives_up_takes_it_from_nobody_else() -> None:
     async def run() -> None:
         keys = Keys()
-        first = asyncio.create_task(keys.ring.recognise(SECRET))
-        second = asyncio.create_task(keys.ring.recognise(SECRET))
+        first = asyncio.create_task(keys.ring.authenticate(SECRET))
+        second = asyncio.create_task(keys.ring.authenticate(SECRET))
         await asyncio.sleep(0)
         first.cancel()
         assert await second == keys.found

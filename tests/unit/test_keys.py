@@ -84,7 +84,7 @@ class Clock:
 
 async def _works(ring: Authenticator, secret: str) -> bool:
     try:
-        await ring.recognise(secret)
+        await ring.authenticate(secret)
     except Forbidden:
         return False
     return True

@@ -65,7 +65,7 @@ class SignInPage(OpenPage):
         to = local_path(form.get("to"))
         try:
             await self.check_limit(req)
-            key = await self._keys.recognise(form.get("key", ""))
+            key = await self._keys.authenticate(form.get("key", ""))
         except RateLimited as error:
             resp.retry_after = error.retry_after_s
             await self._show(req, resp, {}, to=to, status=429, wait_s=error.retry_after_s)

@@ -164,10 +164,10 @@ class ApiMiddleware:
         if secret is None and wants_page(req) and not self.route_of(req.path):
             raise HTTPNotFound  # a person mistyped the address of a page
         try:
-            key = req.context.key = await self.keys.recognise(secret)
+            key = req.context.key = await self.keys.authenticate(secret)
             req.context.partner = key.partner
         except Forbidden:
-            req.context.key = self.keys.remembered(secret or "")  # for the log
+            req.context.key = self.keys.cached_key(secret or "")  # for the log
             raise
         verdict = await self.limiter.take(key)
         # Proxies know that Authorization makes an answer private, but not that x-api-key does.

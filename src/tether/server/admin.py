@@ -22,7 +22,7 @@ from tether.domain.keys import (
 from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_optional_instant
 from tether.domain.tokens import LINK_MS, new_token
-from tether.server.authenticator import REMEMBERED_MS
+from tether.server.authenticator import CACHED_MS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.partners import add_key_statement
@@ -30,8 +30,8 @@ from tether.storage.partners import add_key_statement
 LONGEST_NAME = 100
 
 _PARTNER_NAME = re.compile(r"[^\W_](?:[\w .&'()+-]{0,98}[\w.)])?")
-# Servers forget a revoked key within REMEMBERED_MS. The other half is for running requests.
-_REQUESTS_END_MS = 2 * REMEMBERED_MS
+# Servers forget a revoked key within CACHED_MS. The other half is for running requests.
+_REQUESTS_END_MS = 2 * CACHED_MS
 
 
 async def create_key(

@@ -15,13 +15,13 @@ from tether.storage.key_hours import HOUR_MS, SLOT_MS, Counts
 log = logging.getLogger(__name__)  # not structlog: commands that make keys start faster
 
 # The promise is that all servers know a revoked or changed key after 2 s at most.
-REMEMBERED_MS = 1_000
-MOST_REMEMBERED = 10_000
-# Anybody can make up keys of the right form. Only so many unknown keys are looked up at once, so
-# that known keys do not wait behind them.
-STRANGE_AT_ONCE = 4
-PATIENCE_S = 5.0
-USE_WRITTEN_S = 10.0
+CACHED_MS = 1_000
+MAX_CACHED = 10_000
+# Anybody can make up keys of the right form. Only so many keys that are not cached are looked up at
+# once, so that cached keys do not wait behind them.
+UNKNOWN_AT_ONCE = 4  # keys
+LOOK_UP_TIMEOUT_S = 5.0  # for an unknown key to wait for its look-up
+WRITE_USE_S = 10.0  # between two writes of the use of keys
 MOST_COUNTED = 10_000  # keys
 
 Uses: TypeAlias = "Mapping[str, tuple[int, str | None]]"  # ms since 1970 and address, by digest
@@ -42,7 +42,7 @@ class ForwardClock:
         return now_ns // 1_000_000
 
 
-class _Remembered(NamedTuple):
+class _CachedKey(NamedTuple):
     """A key, when it was read, and until when it needs no other check."""
 
     key: Key
@@ -61,40 +61,40 @@ class Authenticator:
     ) -> None:
         self._find = find
         self._now_ms = now_ms
-        self._remembered: dict[str, _Remembered] = {}
+        self._cached: dict[str, _CachedKey] = {}
         self._readings: dict[str, asyncio.Future[Key | None]] = {}
-        self._strange = asyncio.Semaphore(STRANGE_AT_ONCE)
+        self._unknown_slots = asyncio.Semaphore(UNKNOWN_AT_ONCE)
 
-    async def recognise(self, secret: str | None) -> Key:
+    async def authenticate(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
         digest = _digest_of(secret)
         if digest is None:
             raise Forbidden
         now_ms = self._now_ms()
-        known = self._remembered.get(digest)
-        if known is not None and now_ms < known.works_until_ms:
-            return known.key
-        if known is None or now_ms - known.read_ms >= REMEMBERED_MS:
+        cached = self._cached.get(digest)
+        if cached is not None and now_ms < cached.works_until_ms:
+            return cached.key
+        if cached is None or now_ms - cached.read_ms >= CACHED_MS:
             # Shielded, because other requests wait for the same reading.
             key = await asyncio.shield(self._reading(digest, now_ms))
         else:
-            key = known.key
+            key = cached.key
         if key is None or not key.works_at(now_ms):
             raise Forbidden
         return key
 
     def partner_of(self, secret: str) -> int | None:
         """The partner of a cached key, which may not be valid any more."""
-        key = self.remembered(secret)
+        key = self.cached_key(secret)
         return key.partner if key else None
 
-    def remembered(self, secret: str) -> Key | None:
+    def cached_key(self, secret: str) -> Key | None:
         """The cached key. It may not be valid any more."""
-        known = self._remembered.get(_digest_of(secret) or "")
-        return known.key if known else None
+        cached = self._cached.get(_digest_of(secret) or "")
+        return cached.key if cached else None
 
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
-        """Reads the key from the store, once for all requests that want it now.
+        """Reads the key from the store, once for all requests that wait for it.
 
         Otherwise every request under way would read a busy key again, and writes would wait behind
         these reads for a connection.
@@ -107,29 +107,29 @@ class Authenticator:
         return reading
 
     async def _read_now(self, digest: str, now_ms: int) -> Key | None:
-        if digest in self._remembered:
+        if digest in self._cached:
             key = await self._find(digest)
         else:
             try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._strange.acquire()
+                async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+                    await self._unknown_slots.acquire()
             except TimeoutError as error:
                 raise Unavailable from error
             try:
                 key = await self._find(digest)
             finally:
-                self._strange.release()
-        self._remember(digest, now_ms, key)
+                self._unknown_slots.release()
+        self._cache(digest, now_ms, key)
         return key
 
-    def _remember(self, digest: str, read_ms: int, key: Key | None) -> None:
-        if key is None:  # unknown keys are not remembered: anybody can make up millions
-            self._remembered.pop(digest, None)
+    def _cache(self, digest: str, read_ms: int, key: Key | None) -> None:
+        if key is None:  # unknown keys are not cached: anybody can make up millions
+            self._cached.pop(digest, None)
             return
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered.clear()
-        works_until_ms = min(key.works_until_ms, read_ms + REMEMBERED_MS)
-        self._remembered[digest] = _Remembered(key, read_ms, works_until_ms)
+        if len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
+        works_until_ms = min(key.works_until_ms, read_ms + CACHED_MS)
+        self._cached[digest] = _CachedKey(key, read_ms, works_until_ms)
 
 
 def _digest_of(secret: str | None) -> str | None:
@@ -279,7 +279,7 @@ class KeyUse:
         self._noted[digest] = client
 
     def count(self, key: Key, at_s: float, cost: int, *, refused: bool, limited: bool) -> None:
-        """Counts an answered call of the key, which cost so much of its rate at this instant."""
+        """Counts an answered request of the key. `cost` is how many tokens of its rate it took."""
         counted = self._of(key.partner, key.digest)
         counted.calls += 1
         counted.refused += refused
@@ -291,7 +291,7 @@ class KeyUse:
         if counted.in_window > counted.busiest:  # noqa: PLR1730 - max() takes longer
             counted.busiest = counted.in_window
 
-    def stored(self, partner: int, events: int) -> None:
+    def count_events(self, partner: int, events: int) -> None:
         """Counts new events of the partner."""
         self._of(partner, "").events += events
 
@@ -310,7 +310,7 @@ class KeyUse:
     async def keep_writing(self) -> None:
         """Writes the records and counts, again and again."""
         while True:
-            await asyncio.sleep(USE_WRITTEN_S)
+            await asyncio.sleep(WRITE_USE_S)
             await self.write()
 
     async def write(self) -> None:
@@ -338,7 +338,7 @@ class KeyUse:
         if not taken:
             return
         counts = [counts for _, counts in taken]
-        if slot == self._slot:  # this slot has a busiest count already, and they are added up
+        if slot == self._slot:  # this slot already has a `busiest`, and the database adds them up
             counts = [one._replace(busiest=0) for one in counts]
         try:
             await self._add(counts, now_ms)

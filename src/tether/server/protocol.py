@@ -622,5 +622,5 @@ def _whose(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hash
     """The partner, or one name for all unknown keys and one for requests without a key."""
     for name, value in cycle.scope["headers"]:
         if name == b"x-api-key":
-            return partner_of(value.decode("latin-1")) or "strange key"
+            return partner_of(value.decode("latin-1")) or "unknown key"
     return "no key"

@@ -143,7 +143,8 @@ class Store:
 
         return EventBatcher(
             self.events, self._now_ms, self._callbacks.on_progress, self.projector.notice,
-            apply_backpressure=self.projector.apply_backpressure, on_added=self.key_use.stored,
+            apply_backpressure=self.projector.apply_backpressure,
+            on_added=self.key_use.count_events,
         )  # fmt: skip
 
     @cached_property

@@ -159,7 +159,7 @@ class _Stream:
             if monotonic() - self._checked >= TICK_S:
                 self._checked = monotonic()
                 try:
-                    await self.keys.recognise(self._secret)
+                    await self.keys.authenticate(self._secret)
                 except Forbidden:
                     return "the key works no more"
             if await self.store.epochs.current() != self.epoch:
