@@ -177,10 +177,10 @@ def test_the_event_loop_is_shared_by_what_each_took() -> None:
                 await asyncio.sleep(0)
             return partner
 
-        bad = [asyncio.create_task(turns.share(work(BAD, 5), lambda: BAD)) for _ in range(100)]
+        bad = [asyncio.create_task(turns.schedule(work(BAD, 5), lambda: BAD)) for _ in range(100)]
         for _ in range(3):
             await asyncio.sleep(0)
-        good = asyncio.create_task(turns.share(work(GOOD, 10), lambda: GOOD))
+        good = asyncio.create_task(turns.schedule(work(GOOD, 10), lambda: GOOD))
         assert await good == GOOD
         between = order[order.index(GOOD) :]
         assert between.count(BAD) < 200  # in turn it would be all that were left
@@ -207,8 +207,8 @@ def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged
                 time.sleep(3 * BUSY_S)  # noqa: ASYNC251 - that is what is tried
                 await asyncio.sleep(0)
 
-        bad = [asyncio.create_task(turns.share(compute(), lambda: BAD)) for _ in range(10)]
-        good = [asyncio.create_task(turns.share(stand_still(), lambda: GOOD)) for _ in range(10)]
+        bad = [asyncio.create_task(turns.schedule(compute(), lambda: BAD)) for _ in range(10)]
+        good = [asyncio.create_task(turns.schedule(stand_still(), lambda: GOOD)) for _ in range(10)]
         await asyncio.gather(*good)
         assert order.count(BAD) < 75  # three for each of the good ones, if those were charged
         for task in bad:
@@ -240,7 +240,7 @@ def test_shared_work_fails_ends_and_is_cancelled_like_any_other() -> None:
             return "was not told"
 
         def shared(work: object) -> asyncio.Task[object]:
-            return asyncio.create_task(turns.share(work, lambda: BAD))  # type: ignore[arg-type]
+            return asyncio.create_task(turns.schedule(work, lambda: BAD))  # type: ignore[arg-type]
 
         crowd = [shared(keep_busy()) for _ in range(20)]
         failing, waiting = shared(fail()), shared(give_up())
@@ -273,7 +273,7 @@ def test_a_small_write_waits_for_no_large_one_of_another() -> None:
             writes = queue.next_commit()
             for one in writes:
                 queue.run(one, None)  # type: ignore[arg-type]
-            return [one.whose for one in writes]
+            return [one.partner for one in writes]
 
         for _ in range(3):
             queue.put(write(BAD, 2 * LARGE))

@@ -17,7 +17,7 @@ from tether.projections.projector import Projector
 from tether.storage.engine import Statement
 from tether.storage.entities import Entities
 from tether.storage.erasures import KINDS, MOST_COUNTED, Erasure, Erasures
-from tether.storage.turns import giving_way
+from tether.storage.turns import throttled
 from tether.storage.withdrawals import Withdrawals
 
 AGAIN_S = 5.0  # between looks for erasures that a killed process has left
@@ -109,7 +109,7 @@ class Erasing:
     async def _run(self, erasure: Erasure) -> None:
         erasures, partner = self.erasures, erasure.partner
         while ids := await erasures.some_events(erasure):
-            async with giving_way():
+            async with throttled():
                 reason = WithdrawalReason.ERASED
                 async for _ in self.withdrawals.withdraw(partner, ids, reason=reason):
                     pass
@@ -121,6 +121,6 @@ class Erasing:
             await self.expiring.forget_charger(partner, erasure.id)
         left = True
         while left:
-            async with giving_way():
+            async with throttled():
                 left = await erasures.delete_some(erasure)
         await erasures.end(erasure, self.now_ms())

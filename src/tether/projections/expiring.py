@@ -18,7 +18,7 @@ from tether.projections.recompute import BEGINNING, LateEvents
 from tether.storage.entities import Entities
 from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import VEHICLES, Snapshot, Snapshots
-from tether.storage.turns import giving_way
+from tether.storage.turns import throttled
 from tether.storage.withdrawals import AT_ONCE, Withdrawals
 
 CHANGED_AT_ONCE = 100  # sessions; with more, another process is likely to change one meanwhile
@@ -144,7 +144,7 @@ class Expiring:
 
     async def _withdraw(self, partner: int, ids: list[str]) -> int:
         count, reason = 0, WithdrawalReason.EXPIRED
-        async with giving_way():
+        async with throttled():
             async for found in self.withdrawals.withdraw(partner, ids, reason=reason):
                 count += sum(found)
         return count

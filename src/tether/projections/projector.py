@@ -67,7 +67,7 @@ class Projector:
         on_waiting: Callable[[int, float], None],
         on_failure: Callable[[int, Exception], None],
         *,
-        share: Callable[[Any, Callable[[], Hashable]], Any],
+        schedule: Callable[[Any, Callable[[], Hashable]], Any],
     ) -> None:
         """`on_waiting` regularly gets the number of waiting events of all partners, and how long
         the oldest has waited. `on_failure` gets the partner and the error when a bug stops a
@@ -76,7 +76,7 @@ class Projector:
         self._engine = engine
         self._on_waiting = on_waiting
         self._on_failure = on_failure
-        self._share = share
+        self._schedule = schedule
         self._large = Turns(at_once=2, of_each=1, patience_s=None)
         self._partners = Partners(engine)
         self._events = Events(engine)
@@ -99,7 +99,7 @@ class Projector:
         """Derives events of the partner that may wait, in the background."""
         self._noticed.add(partner)
         if partner not in self._tasks:
-            work = self._share(self._follow(partner), lambda: partner)
+            work = self._schedule(self._follow(partner), lambda: partner)
             self._tasks[partner] = asyncio.create_task(work)
 
     def hurry(self, partner: int) -> None:

@@ -262,7 +262,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _begin(self, cycle: "RequestCycle", app: Any) -> None:
         """Gives the request to the application when it is its turn."""
         self._answering = cycle
-        work = self._turns.share(cycle.run_asgi(app), partial(_whose, cycle, self._partner_of))
+        work = self._turns.schedule(
+            cycle.run_asgi(app), partial(_partner_of, cycle, self._partner_of)
+        )
         cycle.task = self.loop.create_task(work)
         cycle.tasks.add(cycle.task)  # it removes itself: a callback costs more
 
@@ -618,7 +620,7 @@ def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
     return hosts == 1 or (not hosts and version < "1.1")
 
 
-def _whose(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hashable:
+def _partner_of(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hashable:
     """The partner, or one name for all unknown keys and one for requests without a key."""
     for name, value in cycle.scope["headers"]:
         if name == b"x-api-key":

@@ -133,7 +133,7 @@ class Store:
     def projector(self) -> Projector:
         return Projector(
             self.engine, self._now_ms, self._callbacks.on_waiting, self._callbacks.on_failure,
-            share=self.loop_turns.share,
+            schedule=self.loop_turns.schedule,
         )  # fmt: skip
 
     @cached_property

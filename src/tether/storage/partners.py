@@ -10,7 +10,7 @@ from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
 from tether.domain.partners import Holdings, Partner
 from tether.storage.engine import Engine, Row, Statement
-from tether.storage.turns import giving_way
+from tether.storage.turns import throttled
 
 ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
 
@@ -110,7 +110,7 @@ class Partners:
         await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE
         while erased == ERASE_AT_ONCE:
-            async with giving_way():
+            async with throttled():
                 erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
                 progress(erased)
         # The positions of the event lists go last: without them events would be listed again.

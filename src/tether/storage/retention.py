@@ -12,7 +12,7 @@ from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import parse_instant
 from tether.storage.engine import Engine, Statement, batch_of, delete_batch, lease_has_expired
 from tether.storage.log_positions import DERIVED, HEAD
-from tether.storage.turns import giving_way
+from tether.storage.turns import throttled
 
 TOMBSTONE_MS = 30 * DAY_MS
 LEASE_MS = 10_000
@@ -129,7 +129,7 @@ class Retention:
             return
         deleted = True
         while deleted:
-            async with giving_way():
+            async with throttled():
                 deleted = await self._delete_some(partner, horizon_ms, now_ms - TOMBSTONE_MS)
 
     async def _delete_some(self, partner: int, horizon_ms: int, before_ms: int) -> bool:

@@ -23,10 +23,10 @@ from weakref import WeakSet
 
 from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
 
-MOST_REMEMBERED = 1_000  # partners whose used time is remembered
+MAX_PARTNERS = 1_000  # whose used time is kept
 MOST_WAITING = 200  # of a partner
 PATIENCE_S = 20.0
-LONGEST_S = 0.001  # of computing without a pause
+SLICE_S = 0.001  # of computing without a pause
 ROUND_S = 0.002  # of steps in a round of the event loop
 USUAL_STEP_S = 0.0002  # assumed until a step of the partner was measured
 LEAD_S = 0.03  # the most time that a partner can save up by using less than others
@@ -36,11 +36,11 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at each yield
 
 
-def whose(parameters: Sequence[Any]) -> Hashable:
+def partner_in(parameters: Sequence[Any]) -> Hashable:
     """The partner of a statement with these parameters: $1 if that is a number, else None.
 
-    None stands for all others together. If an invented key counted as a partner of its own, it
-    would have used no time yet and would go before the real keys.
+    None stands for all statements without a partner. A look-up of a key has the key as $1. If it
+    counted as a partner, an invented key would have used no time yet and would go before real keys.
     """
     first = parameters[0] if parameters else None
     return first if isinstance(first, int) else None
@@ -58,7 +58,7 @@ class FairQueue(Generic[P, T]):
     def __init__(self) -> None:
         self._waiting: dict[P, deque[T]] = {}
         self._count = 0
-        self._taken: dict[P, float] = {}
+        self._used_s: dict[P, float] = {}
         self._level = 0.0
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class FairQueue(Generic[P, T]):
         """Adds an item that waits."""
         if partner not in self._waiting:
             self._waiting[partner] = deque()
-            self._taken[partner] = max(self._level - LEAD_S, self._taken.get(partner, -LEAD_S))
+            self._used_s[partner] = max(self._level - LEAD_S, self._used_s.get(partner, -LEAD_S))
         self._waiting[partner].append(item)
         self._count += 1
 
@@ -80,13 +80,16 @@ class FairQueue(Generic[P, T]):
         """The next item of this partner, which must have one."""
         return self._waiting[partner][0]
 
-    def pop(self, may: Callable[[P], bool] = lambda partner: True) -> tuple[P, T] | None:
-        """Takes out the next item of the partners that `may`, with its partner, or returns None."""
-        partners = [*filter(may, self._waiting)]
+    def pop(self, admits: Callable[[P], bool] = lambda partner: True) -> tuple[P, T] | None:
+        """Takes out the next item of a partner that `admits` accepts.
+
+        Returns the partner and the item, or None.
+        """
+        partners = [*filter(admits, self._waiting)]
         if not partners:
             return None
-        partner = min(partners, key=self._taken.__getitem__)
-        self._level = max(self._level, self._taken[partner])
+        partner = min(partners, key=self._used_s.__getitem__)
+        self._level = max(self._level, self._used_s[partner])
         return partner, self._take_out(partner, self._waiting[partner][0])
 
     def remove(self, partner: P, item: T) -> None:
@@ -96,13 +99,13 @@ class FairQueue(Generic[P, T]):
         self._take_out(partner, item)
 
     def charge(self, partner: P, seconds: float) -> None:
-        """The partner used so much time; a negative number gives some back."""
-        self._taken[partner] = self._taken.get(partner, self._level - LEAD_S) + seconds
-        if len(self._taken) > MOST_REMEMBERED:  # the others would start at that level anyway
-            self._taken = {
-                one: taken
-                for one, taken in self._taken.items()
-                if taken > self._level - LEAD_S or one in self._waiting
+        """Adds to the time that the partner has used. A negative number reduces it."""
+        self._used_s[partner] = self._used_s.get(partner, self._level - LEAD_S) + seconds
+        if len(self._used_s) > MAX_PARTNERS:  # the others would start at that level anyway
+            self._used_s = {
+                one: used_s
+                for one, used_s in self._used_s.items()
+                if used_s > self._level - LEAD_S or one in self._waiting
             }
 
     def _take_out(self, partner: P, item: T) -> T:
@@ -138,7 +141,7 @@ class Turns:
         self._refused = refused
         self._most_waiting = most_waiting
         self._patience_s = patience_s
-        self._present: Counter[Hashable] = Counter()
+        self._running: Counter[Hashable] = Counter()
         self._waiting: FairQueue[Hashable, asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
@@ -171,9 +174,9 @@ class Turns:
             return await work()
 
     async def _enter(self, partner: Hashable) -> None:
-        if self._free and self._may(partner) and not self._waiting.of(partner):
+        if self._free and self._has_room(partner) and not self._waiting.of(partner):
             self._free -= 1
-            self._present[partner] += 1
+            self._running[partner] += 1
             return
         if self._waiting.of(partner) >= self._most_waiting:
             self._refused("reads")
@@ -196,18 +199,18 @@ class Turns:
 
     def _leave(self, partner: Hashable) -> None:
         self._free += 1
-        self._present[partner] -= 1
-        if not self._present[partner]:
-            del self._present[partner]
-        while self._free and (found := self._waiting.pop(self._may)) is not None:
+        self._running[partner] -= 1
+        if not self._running[partner]:
+            del self._running[partner]
+        while self._free and (found := self._waiting.pop(self._has_room)) is not None:
             partner, turn = found
             if not turn.done():  # its caller may have given up
                 self._free -= 1
-                self._present[partner] += 1
+                self._running[partner] += 1
                 turn.set_result(None)
 
-    def _may(self, partner: Hashable) -> bool:
-        return self._present[partner] < self._of_each
+    def _has_room(self, partner: Hashable) -> bool:
+        return self._running[partner] < self._of_each
 
 
 # Reads that nobody waits for any more. They end before their next portion. They are not cancelled,
@@ -227,7 +230,7 @@ def check_wanted() -> None:
 
 
 @asynccontextmanager
-async def giving_way() -> AsyncIterator[None]:
+async def throttled() -> AsyncIterator[None]:
     """Pauses after the block for as long as the block took, so that others can work."""
     began = perf_counter()
     yield
@@ -242,17 +245,17 @@ async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
 
 
 class TimeSlice:
-    """Lets other tasks use the event loop when this one has computed for LONGEST_S."""
+    """Lets other tasks use the event loop when this one has computed for SLICE_S."""
 
     def __init__(self) -> None:
-        self._end = perf_counter() + LONGEST_S
+        self._end = perf_counter() + SLICE_S
 
     async def yield_if_over(self) -> None:
         """Returns at once, or in the next round of the event loop. Raises Abandoned."""
         if perf_counter() > self._end:
             await asyncio.sleep(0)
             check_wanted()
-            self._end = perf_counter() + LONGEST_S
+            self._end = perf_counter() + SLICE_S
 
 
 async def map_in_steps(function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
@@ -295,58 +298,60 @@ class LoopTurns:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: FairQueue[Hashable, Shared[Any]] = FairQueue()
+        self._waiting: FairQueue[Hashable, ScheduledWork[Any]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
         self._left_s = ROUND_S
         self.busy = False  # no task may take a step without waiting
 
-    def share(self, work: Coroutine[Any, Any, T], who: Callable[[], Hashable]) -> "Shared[T]":
-        """The same work in steps that take turns. `who` finds its partner if it has to wait."""
-        return Shared(self, work, who)
+    def schedule(
+        self, work: Coroutine[Any, Any, T], find_partner: Callable[[], Hashable]
+    ) -> "ScheduledWork[T]":
+        """The same work in steps that take turns. `find_partner` is called if it has to wait."""
+        return ScheduledWork(self, work, find_partner)
 
-    def wait(self, one: "Shared[Any]", who: Hashable) -> "asyncio.Future[None]":
+    def wait(self, work: "ScheduledWork[Any]", partner: Hashable) -> "asyncio.Future[None]":
         """A future that is done when it is the turn of this work."""
-        self._waiting.put(who, one)
+        self._waiting.put(partner, work)
         return self._loop.create_future()
 
-    def took(self, seconds: float) -> None:
-        """A step has computed for so long."""
+    def count(self, seconds: float) -> None:
+        """Counts the time of a step."""
         self._left_s -= seconds
         if self._left_s < 0 and not self.busy:
             self.busy = True
             self._loop.call_soon(self._begin_round)
 
-    def charge(self, who: Hashable, seconds: float, expected_s: float) -> None:
-        """A step has computed for so long; its partner was charged for the expected time."""
-        self._waiting.charge(who, seconds - expected_s)
-        if len(self._step_s) > MOST_REMEMBERED:
+    def charge(self, partner: Hashable, seconds: float, expected_s: float) -> None:
+        """Charges the time of a step to its partner, which was charged the expected time before."""
+        self._waiting.charge(partner, seconds - expected_s)
+        if len(self._step_s) > MAX_PARTNERS:
             self._step_s.clear()
-        self._step_s[who] = seconds
+        self._step_s[partner] = seconds
 
     def _begin_round(self) -> None:
         self._left_s, left_s = ROUND_S, ROUND_S
         while left_s > 0 and (found := self._waiting.pop()) is not None:
-            who, one = found
-            expected_s = self._step_s.get(who, USUAL_STEP_S)
-            if one.admit(expected_s):
-                self._waiting.charge(who, expected_s)
+            partner, work = found
+            expected_s = self._step_s.get(partner, USUAL_STEP_S)
+            if work.admit(expected_s):
+                self._waiting.charge(partner, expected_s)
                 left_s -= expected_s
         self.busy = len(self._waiting) > 0
         if self.busy:
             self._loop.call_soon(self._begin_round)
 
 
-class Shared(Coroutine[Any, Any, T]):
+class ScheduledWork(Coroutine[Any, Any, T]):
     """Work whose steps take turns. An exception, such as a cancellation, does not wait."""
 
-    __slots__ = ("_charged", "_expected_s", "_turn", "_turns", "_who", "_work")
+    __slots__ = ("_charged", "_expected_s", "_find_partner", "_turn", "_turns", "_work")
 
     def __init__(
-        self, turns: LoopTurns, work: Coroutine[Any, Any, T], who: Callable[[], Hashable]
+        self, turns: LoopTurns, work: Coroutine[Any, Any, T], find_partner: Callable[[], Hashable]
     ) -> None:
         self._turns = turns
         self._work = work
-        self._who: Callable[[], Hashable] | None = who
+        self._find_partner: Callable[[], Hashable] | None = find_partner
         self._charged: Hashable = None  # its partner, once it had to wait
         self._turn: asyncio.Future[None] | None = None
         self._expected_s = 0.0
@@ -362,8 +367,8 @@ class Shared(Coroutine[Any, Any, T]):
     def send(self, value: Any, /) -> Any:
         turns = self._turns
         if turns.busy and self._turn is None:
-            if self._who is not None:
-                self._charged, self._who = self._who(), None
+            if self._find_partner is not None:
+                self._charged, self._find_partner = self._find_partner(), None
             self._turn = turns.wait(self, self._charged)
             return next(self._turn.__await__())
         return self._step(self._work.send, value)
@@ -380,14 +385,14 @@ class Shared(Coroutine[Any, Any, T]):
         try:
             return step(*values)
         except BaseException:
-            # Breaks a cycle of references: `_who`, the request, its task, this. Without it the
-            # memory would stay until the garbage collector runs.
-            self._who = None
+            # Breaks a cycle of references: `_find_partner`, the request, its task, this. Otherwise
+            # the memory would stay until the garbage collector runs.
+            self._find_partner = None
             raise
         finally:
             del values  # they may be an error, which refers to this frame
             seconds = thread_time() - began
-            self._turns.took(seconds)
+            self._turns.count(seconds)
             if self._charged is not None:
                 self._turns.charge(self._charged, seconds, self._expected_s)
                 self._expected_s = 0.0

@@ -16,7 +16,7 @@ from tether.storage.batches import Batches
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import PING, Connections, Row, Size, Statement
 from tether.storage.postgres.pool import Connection, Pool, purpose_of, shares
-from tether.storage.turns import Turns, whose
+from tether.storage.turns import Turns, partner_in
 
 PING_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 10.0
@@ -96,7 +96,7 @@ class PostgresEngine:
 
         first = statements[0]
         return await self._pools[purpose_of(first.sql)].run(
-            whose(first.parameters), run, WRITE_TIMEOUT_S
+            partner_in(first.parameters), run, WRITE_TIMEOUT_S
         )
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
@@ -145,7 +145,7 @@ class PostgresEngine:
             return _Outcome(rows, cursor.rowcount)
 
         return await self._pools[purpose_of(sql)].run(
-            whose(parameters), run, timeout_s, again=again
+            partner_in(parameters), run, timeout_s, again=again
         )
 
 

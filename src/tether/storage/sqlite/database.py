@@ -37,7 +37,7 @@ from tether.storage.sqlite.file import (
     session,
 )
 from tether.storage.sqlite.writer import PASSING, SqliteWriter
-from tether.storage.turns import LONGEST_S, Turns
+from tether.storage.turns import SLICE_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -203,7 +203,7 @@ class SqliteEngine:
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
         every = (partner, *parameters)
         if (rows := self._short_scan(sql, every)) is not None:
-            if perf_counter() - self._reading_since > LONGEST_S:  # many short scans in a row
+            if perf_counter() - self._reading_since > SLICE_S:  # many short scans in a row
                 await asyncio.sleep(0)
             return rows
         return await self._turns.run(partner, partial(self._scan_in_thread, sql, every))

@@ -37,7 +37,7 @@ from tether.storage.sqlite.file import (
     connect,
     native,
 )
-from tether.storage.turns import FairQueue, whose
+from tether.storage.turns import FairQueue, partner_in
 
 MOST_IN_ONE_COMMIT = 512
 LARGE = 200_000  # characters: a larger write takes some ten milliseconds, and has its own commit
@@ -70,7 +70,7 @@ class Write(NamedTuple):
 
     run: Run
     statements: Sequence[Statement]
-    whose: object
+    partner: object
     answer: "asyncio.Future[Any]"
 
     @property
@@ -123,10 +123,10 @@ class WriteQueue:
         try:
             return write.run(writer, write.statements)
         finally:
-            self._waiting.charge(write.whose, perf_counter() - began)
+            self._waiting.charge(write.partner, perf_counter() - began)
 
-    def _has_small(self, whose: object) -> bool:
-        return self._waiting.first(whose).is_small
+    def _has_small(self, partner: object) -> bool:
+        return self._waiting.first(partner).is_small
 
     def _take_in(self) -> None:
         with suppress(Empty):
@@ -135,7 +135,7 @@ class WriteQueue:
                 if arrived is None:
                     self._closed = True
                 else:
-                    self._waiting.put(arrived.whose, arrived)
+                    self._waiting.put(arrived.partner, arrived)
                 arrived = self._arrived.get_nowait()
 
 
@@ -214,7 +214,7 @@ class SqliteWriter:
     def _enqueue(self, run: Run, *statements: Statement) -> "asyncio.Future[Any]":
         """Makes the writer thread call `run` with its connection and the statements."""
         answer = self._loop.create_future()
-        partner = whose(statements[0].parameters) if statements else None
+        partner = partner_in(statements[0].parameters) if statements else None
         self._queue.put(Write(run, statements, partner, answer))
         return answer
 
