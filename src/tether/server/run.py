@@ -34,12 +34,12 @@ log = structlog.get_logger()
 
 GRACE_S = 30  # that running requests may take after the signal to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
-OBSERVE_S = 10.0
+OBSERVE_S = 10.0  # between two measurements of the database
 # In each round of the event loop libuv accepts one connection of a socket. A busy loop has about a
 # hundred rounds a second, so with one socket many new connections would wait for seconds.
 ACCEPTED_AT_ONCE = 8
-LAST_WRITE_S = 1.0
-OTHER_FILES = 192  # file descriptors reserved for the server, besides those of the pool
+LAST_WRITE_S = 1.0  # for the last write of the use of keys, and of recorded requests
+RESERVED_FILES = 192  # file descriptors reserved for the server, besides those of the pool
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's names for them
 LARGE_BLOCK_BYTES = 128 * 1024
 
@@ -76,7 +76,7 @@ async def serve(
                 settings.requests_sample,
             ),
         ) as store,
-        meanwhile(store.projector.sweep()),
+        background_tasks(store.projector.sweep()),
         tracing() as tracer,
     ):
         keys = bootstrap.authenticator(store)
@@ -85,7 +85,7 @@ async def serve(
         webhooks = bootstrap.webhook_service(store, box, sender)
         app = bootstrap.build_app(store, keys, metrics, settings, webhooks=webhooks, tracer=tracer)
         connections = min(
-            settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
+            settings.max_connections, max(1, most_files - RESERVED_FILES - settings.pool_size)
         )
         bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
         connection: Any = partial(
@@ -113,16 +113,18 @@ async def serve(
         )
 
         def stop() -> None:
-            store.feed.close()  # streams never end by themselves
+            store.feed.close()  # otherwise the server would wait for open streams
             server.stop()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        only = database_of(settings.database).file is not None
+        is_sqlite = database_of(settings.database).file is not None
         # If there are several workers, the supervisor serves the metrics.
-        alone = settings.workers == 1
-        with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
+        is_only_worker = settings.workers == 1
+        with serving(
+            metrics.own_page, metrics_address(settings.metrics) if is_only_worker else None
+        ):
             _collect_garbage_less_often()
             jobs = [
                 store.key_use.keep_writing(),
@@ -131,14 +133,14 @@ async def serve(
                 keep_deleting_audit(store, settings.audit_days, now_ms),
                 bootstrap.deliverer(store, sender, metrics, settings).run(),
                 keep_deleting(store, settings.attempt_days, now_ms),
-                keep_expiring(store, settings.event_days, now_ms, alone=only),
+                keep_expiring(store, settings.event_days, now_ms, alone=is_sqlite),
             ]
             if settings.console == "on":
                 jobs.append(store.request_recorder.run())
-            async with aclosing(sender), meanwhile(*jobs):
-                # The server closes all of them when it stops, so that no client can connect.
-                more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
-                await server.serve([listener, *more])
+            async with aclosing(sender), background_tasks(*jobs):
+                # When the server stops, it closes all of these, so that no client can connect.
+                duplicates = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
+                await server.serve([listener, *duplicates])
             with suppress(TimeoutError):  # the database may be away
                 async with asyncio.timeout(LAST_WRITE_S):
                     await store.key_use.write()
@@ -169,7 +171,7 @@ def _can_write_temporary_files() -> bool:
 
 
 @asynccontextmanager
-async def meanwhile(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+async def background_tasks(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Runs each job in a task of its own, until the block ends."""
     tasks = [asyncio.create_task(job) for job in jobs]
     try:

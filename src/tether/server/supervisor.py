@@ -26,17 +26,17 @@ from tether.server.settings import Settings, metrics_address
 from tether.server.worker import (
     FROM_WORKER,
     Begin,
-    Counts,
     Link,
+    MetricsSum,
     Ready,
-    SayCounts,
-    TotalCounts,
+    RequestMetrics,
+    WorkerMetrics,
 )
 
 log = structlog.get_logger()
 
-SHORTEST_LIFE_S = 1.0  # a worker that dies sooner is replaced after this time
-REPORT_TIMEOUT_S = 1.0  # for all workers to report; after it, their last reports are used
+MIN_LIFE_S = 1.0  # a worker that dies sooner is replaced after this time
+REPORT_TIMEOUT_S = 1.0  # for all workers to report; then their last reports are used
 LAST_REPORT_S = 1.0  # to read the last report of a worker that died
 SCRAPE_TIMEOUT_S = 10.0
 
@@ -86,10 +86,10 @@ class _Worker:
         with suppress(ProcessLookupError):  # it has just ended
             self.process.terminate()
 
-    def ask(self) -> None:
-        """Asks for its current metrics. `reported` is set when they have arrived."""
+    def request_metrics(self) -> None:
+        """Requests its current metrics. `reported` is set when they have arrived."""
         self.reported.clear()
-        self.link.send(SayCounts())
+        self.link.send(RequestMetrics())
 
 
 class _Supervisor:
@@ -122,13 +122,13 @@ class _Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
-                await self._live(ready)
+                await self._run_worker(ready)
             except Exception as error:  # such as no memory or no file descriptor: it is tried again
                 log.error("worker cannot run", exc_info=error)
             if not self._stopping.is_set():
-                await self._pause(started + SHORTEST_LIFE_S - time.monotonic())
+                await self._pause(started + MIN_LIFE_S - time.monotonic())
 
-    async def _live(self, ready: asyncio.Event) -> None:
+    async def _run_worker(self, ready: asyncio.Event) -> None:
         """Starts a worker and returns when it has ended."""
         worker = await self._start()
         listening = asyncio.create_task(self._listen(worker, ready))
@@ -155,7 +155,7 @@ class _Supervisor:
                     stdout=DEVNULL,
                     start_new_session=True,  # so that only the supervisor gets Ctrl-C
                 )
-            worker = _Worker(process, await Link.over(ours))
+            worker = _Worker(process, await Link.open(ours))
         except BaseException:
             ours.close()
             raise
@@ -170,7 +170,7 @@ class _Supervisor:
         while message := await worker.link.receive(FROM_WORKER):
             if isinstance(message, Ready):
                 ready.set()
-            elif isinstance(message, Counts):
+            elif isinstance(message, WorkerMetrics):
                 worker.page = message.page
                 if message.asked:
                     worker.reported.set()
@@ -200,7 +200,7 @@ class _Supervisor:
     async def _sum_now(self) -> str:
         workers = list(self._workers)
         for worker in workers:
-            worker.ask()
+            worker.request_metrics()
         reports = [asyncio.create_task(worker.reported.wait()) for worker in workers]
         if reports:
             _, late = await asyncio.wait(reports, timeout=REPORT_TIMEOUT_S)
@@ -212,7 +212,7 @@ class _Supervisor:
 
 def _send_total(worker: _Worker, summing: asyncio.Task[str]) -> None:
     failed = summing.cancelled() or summing.exception() is not None
-    worker.link.send(TotalCounts(None if failed else summing.result()))
+    worker.link.send(MetricsSum(None if failed else summing.result()))
 
 
 async def _when_all(ready: list[asyncio.Event], listening: Callable[[], None]) -> None:

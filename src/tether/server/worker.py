@@ -1,8 +1,8 @@
 """A worker process, and the messages between it and its supervisor.
 
 supervisor.py starts it as `python -m tether.server.worker`. Its standard input is one of a pair of
-sockets. Both sides send JSON, one message a line. No message is in a file, because others could
-fill up the disk or remove the file. The pair ends when one of the two processes ends.
+sockets. Both sides send JSON, one message a line. Messages are not in files: other programs could
+fill up the disk or remove a file. The pair ends when one of the two processes ends.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from tether.domain.errors import Unavailable
 from tether.server import logging
 from tether.server.listeners import listen
 from tether.server.metrics import Metrics
-from tether.server.run import meanwhile, serve
+from tether.server.run import background_tasks, serve
 from tether.server.settings import Settings
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_UNSENT_BYTES = 1024 * 1024  # with more unsent bytes, the other side does not read
 ANSWER_TIMEOUT_S = 5.0  # for the supervisor to sum the metrics
 REPORT_S = 1.0  # between two reports; if a worker is killed, only this much is lost
-MOST_OF_THE_TIME = 0.01  # … or longer, so that reports take at most this share of the time
+MAX_REPORT_SHARE = 0.01  # … or longer, so that reports take at most this share of the time
 
 
 # Messages -----------------------------------------------------------------------------------------
@@ -40,11 +40,11 @@ class Begin(msgspec.Struct, tag=True):
     settings: Settings
 
 
-class SayCounts(msgspec.Struct, tag=True):
+class RequestMetrics(msgspec.Struct, tag=True):
     """To a worker: send your metrics now."""
 
 
-class TotalCounts(msgspec.Struct, tag=True):
+class MetricsSum(msgspec.Struct, tag=True):
     """To a worker that asked: the sum of the metrics of all workers; None if it is not known."""
 
     page: str | None
@@ -54,33 +54,36 @@ class Ready(msgspec.Struct, tag=True):
     """From a worker: it serves."""
 
 
-class Counts(msgspec.Struct, tag=True):
-    """From a worker: its metrics in Prometheus' text format. `asked`: SayCounts asked for them."""
+class WorkerMetrics(msgspec.Struct, tag=True):
+    """From a worker: its metrics in Prometheus' text format.
+
+    `asked`: this is the reply to RequestMetrics.
+    """
 
     page: str
     asked: bool = False
 
 
-class AsksTotal(msgspec.Struct, tag=True):
-    """From a worker: a client asks for the sum of the metrics of all workers."""
+class RequestSum(msgspec.Struct, tag=True):
+    """From a worker: send the sum of the metrics of all workers, because a client asks for it."""
 
 
 T = TypeVar("T")
 SETTINGS = msgspec.json.Decoder(Begin)
-TO_WORKER = msgspec.json.Decoder(SayCounts | TotalCounts)
-FROM_WORKER = msgspec.json.Decoder(Ready | Counts | AsksTotal)
+TO_WORKER = msgspec.json.Decoder(RequestMetrics | MetricsSum)
+FROM_WORKER = msgspec.json.Decoder(Ready | WorkerMetrics | RequestSum)
 
 
 class Link:
-    """One end of the pair of sockets. If the other end does not read, messages are dropped."""
+    """One end of the pair of sockets. Drops messages while the other end does not read."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     @classmethod
-    async def over(cls, end: socket.socket) -> "Link":
-        """A link over this socket. The link closes the socket at its end."""
+    async def open(cls, end: socket.socket) -> "Link":
+        """A link over this socket. `close` also closes the socket."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_MESSAGE_BYTES))
 
     def send(self, message: msgspec.Struct) -> None:
@@ -106,7 +109,7 @@ class Link:
 
 
 class Supervision:
-    """The supervisor as its worker sees it: gets reports, and is asked for the sum of metrics."""
+    """The supervisor for its worker: receives the worker's metrics, and sends the sum of all."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -116,7 +119,7 @@ class Supervision:
         """Reports that the worker serves."""
         self._link.send(Ready())
 
-    async def follow(self, own_page: Callable[[], str]) -> None:
+    async def run(self, own_page: Callable[[], str]) -> None:
         """Reports the metrics of this worker every second and on request. Returns when the
         supervisor has ended.
         """
@@ -125,27 +128,27 @@ class Supervision:
             await self._listen(own_page)
         finally:
             reporting.cancel()
-            self._link.send(Counts(own_page()))
+            self._link.send(WorkerMetrics(own_page()))
 
     async def _listen(self, own_page: Callable[[], str]) -> None:
         while message := await self._link.receive(TO_WORKER):
-            if isinstance(message, SayCounts):
-                self._link.send(Counts(own_page(), asked=True))
+            if isinstance(message, RequestMetrics):
+                self._link.send(WorkerMetrics(own_page(), asked=True))
             elif self._total is not None and not self._total.done():
                 self._total.set_result(message.page)
 
     async def _report_often(self, own_page: Callable[[], str]) -> None:
         while True:
             began = time.perf_counter()
-            self._link.send(Counts(own_page()))
+            self._link.send(WorkerMetrics(own_page()))
             took = time.perf_counter() - began
-            await asyncio.sleep(max(REPORT_S, took / MOST_OF_THE_TIME))
+            await asyncio.sleep(max(REPORT_S, took / MAX_REPORT_SHARE))
 
     async def total(self) -> str:
         """The metrics of all workers. Raises Unavailable if the supervisor does not answer."""
         if self._total is None:
             self._total = asyncio.get_running_loop().create_future()
-            self._link.send(AsksTotal())
+            self._link.send(RequestSum())
         total = self._total
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -161,7 +164,7 @@ class Supervision:
 
 
 async def _work() -> None:
-    link = await Link.over(socket.fromfd(sys.stdin.fileno(), socket.AF_UNIX, socket.SOCK_STREAM))
+    link = await Link.open(socket.fromfd(sys.stdin.fileno(), socket.AF_UNIX, socket.SOCK_STREAM))
     begin = await link.receive(SETTINGS)
     if begin is None:  # the supervisor was killed meanwhile
         return
@@ -169,13 +172,13 @@ async def _work() -> None:
     logging.configure(level=settings.log_level, as_json=settings.log_format != "text")
     supervision = Supervision(link)
     metrics = Metrics(supervision.total, by_partner=settings.metrics_by_partner)
-    async with meanwhile(_follow(supervision, metrics)):
+    async with background_tasks(_stop_with_supervisor(supervision, metrics)):
         with listen(settings.host, settings.port, shared=True) as listener:
             await serve(settings, metrics, listener, supervision.ready)
 
 
-async def _follow(supervision: Supervision, metrics: Metrics) -> None:
-    await supervision.follow(metrics.own_page)
+async def _stop_with_supervisor(supervision: Supervision, metrics: Metrics) -> None:
+    await supervision.run(metrics.own_page)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
