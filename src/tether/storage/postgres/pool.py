@@ -32,7 +32,7 @@ FULL_S = 1.0  # after PostgreSQL had no connection left, none is opened for this
 
 # Temporary errors, or errors that the operator can repair: the connection broke; the server starts,
 # stops, is full, overloaded, a replica or damaged; a right, a table or a schema is missing.
-PASSING = (
+TEMPORARY_ERRORS = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
@@ -148,10 +148,10 @@ class Pool:
                     except _STALE_CONNECTION:
                         if is_new:
                             raise
-                    except PASSING:
+                    except TEMPORARY_ERRORS:
                         if not again or is_new or not connection.closed:
                             raise
-        except PASSING as error:
+        except TEMPORARY_ERRORS as error:
             if isinstance(error, psycopg.ProgrammingError):
                 self._log(str(error).partition("\n")[0])
             raise Unavailable from error

@@ -36,7 +36,7 @@ from tether.storage.sqlite.file import (
     native,
     session,
 )
-from tether.storage.sqlite.writer import PASSING, SqliteWriter
+from tether.storage.sqlite.writer import TEMPORARY_ERRORS, SqliteWriter
 from tether.storage.turns import SLICE_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
@@ -171,7 +171,7 @@ class SqliteEngine:
         self.shrink = writer.shrink
 
     async def ping(self) -> None:
-        self._look_at_file()
+        self._check_file()
         await self.read(PING)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
@@ -231,10 +231,10 @@ class SqliteEngine:
 
     async def _watch_file(self) -> None:
         while True:
-            self._look_at_file()
+            self._check_file()
             await asyncio.sleep(WATCH_S)
 
-    def _look_at_file(self) -> None:
+    def _check_file(self) -> None:
         """Checks that the file is still the one that was opened; if not, refuses everything."""
         trouble = self._guard.trouble()
         if trouble == self._trouble:
@@ -256,7 +256,7 @@ class SqliteEngine:
         try:
             return list(connection.execute(native(sql), parameters))
         except apsw.Error as error:
-            if isinstance(error, PASSING) or self._guard.trouble():
+            if isinstance(error, TEMPORARY_ERRORS) or self._guard.trouble():
                 raise Unavailable from error
             raise
 

@@ -40,7 +40,7 @@ from tether.storage.sqlite.file import (
 from tether.storage.turns import FairQueue, partner_in
 
 MOST_IN_ONE_COMMIT = 512
-LARGE = 200_000  # characters: a larger write takes some ten milliseconds, and has its own commit
+LARGE = 200_000  # characters: a larger write takes about ten milliseconds, and has its own commit
 # The sessions of a thousand vehicles change several thousand pages in a commit. Pages that do not
 # fit into the cache are read again, and written twice.
 WRITER_CACHE_KB = 6_000
@@ -49,7 +49,8 @@ STILL_BUSY_TIMEOUT_MS = 250
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _TRIES = 3  # another process may change the files between two checks
 
-PASSING = (
+# The cause may go away, or the operator can remove it.
+TEMPORARY_ERRORS = (
     apsw.BusyError,
     apsw.LockedError,
     apsw.ProtocolError,
@@ -66,7 +67,7 @@ Run: TypeAlias = Callable[[apsw.Connection, Sequence[Statement]], Any]
 
 
 class Write(NamedTuple):
-    """Statements, the function that runs them, their partner, and the future of the result."""
+    """Statements, the function that runs them, their partner, and the future for the result."""
 
     run: Run
     statements: Sequence[Statement]
@@ -105,9 +106,9 @@ class WriteQueue:
     def next_commit(self) -> list[Write]:
         """The writes of the next commit. Waits for some; returns none when the queue is closed.
 
-        A large write has its own commit, so that nobody else waits for it.
+        A large write has its own commit, so that no other write waits for it.
         """
-        self._take_in()
+        self._sort_arrived()
         writes: list[Write] = []
         found = self._waiting.pop()
         while found is not None:
@@ -128,7 +129,7 @@ class WriteQueue:
     def _has_small(self, partner: object) -> bool:
         return self._waiting.first(partner).is_small
 
-    def _take_in(self) -> None:
+    def _sort_arrived(self) -> None:
         with suppress(Empty):
             arrived = self._arrived.get(block=not (self._waiting or self._closed))
             while True:
@@ -152,7 +153,7 @@ class SqliteWriter:
         self.connection.pragma("secure_delete", "ON")
         self._file: int | None = None
         self._pages = asyncio.Lock()  # held while pages are moved or searched
-        self._patient = True  # no other process locked the file last time
+        self._waits_long = True  # until another process has locked the file
         self._queue = WriteQueue()
         self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
         self._thread.start()
@@ -173,7 +174,7 @@ class SqliteWriter:
         await self.write_all(*listing(partner, last, until))
 
     async def erase_deleted(self) -> None:
-        """Rewrites the file: only that clears the gaps in its pages. Others can read meanwhile."""
+        """Rewrites the file: only this clears the gaps in its pages. Reads go on meanwhile."""
         await self._in_thread(deleted_data.rewrite, self._path)
 
     async def erase_text(self, text: str) -> None:
@@ -196,7 +197,7 @@ class SqliteWriter:
         """Runs it in another thread. Raises Unavailable."""
         try:
             await self._loop.run_in_executor(None, run, *values)
-        except (SetupError, *PASSING) as error:
+        except (SetupError, *TEMPORARY_ERRORS) as error:
             raise Unavailable from error
 
     def close(self) -> None:
@@ -235,7 +236,7 @@ class SqliteWriter:
             return results
         except Exception as error:
             self._roll_back()
-            if len(writes) == 1 or isinstance(error, PASSING):
+            if len(writes) == 1 or isinstance(error, TEMPORARY_ERRORS):
                 # Without its traceback, which would form a reference cycle with the futures.
                 return [error.with_traceback(None)] * len(writes)
         # One of the writes is at fault. Run each alone, so that the others succeed.
@@ -250,11 +251,11 @@ class SqliteWriter:
             self.connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
             self.connection.set_busy_timeout(STILL_BUSY_TIMEOUT_MS)
-            self._patient = False
+            self._waits_long = False
             raise
-        if not self._patient:
+        if not self._waits_long:
             self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            self._patient = True
+            self._waits_long = True
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
@@ -279,7 +280,7 @@ def _answer(writes: list[Write], results: list[Any]) -> None:
     for write, result in zip(writes, results, strict=True):
         # The client may be gone, or Ctrl-C may have cancelled the future. The write is done anyway.
         with suppress(asyncio.InvalidStateError):
-            if isinstance(result, PASSING):
+            if isinstance(result, TEMPORARY_ERRORS):
                 write.answer.set_exception(Unavailable(cause=repr(result)))
             elif isinstance(result, Exception):
                 write.answer.set_exception(result)
@@ -290,108 +291,108 @@ def _answer(writes: list[Write], results: list[Any]) -> None:
 # Is it still the file that was opened? ------------------------------------------------------------
 
 
-class _Lost(Exception):
-    """What is wrong with the file. `for_good`: a running server cannot recover from it."""
+class _Trouble(Exception):
+    """What is wrong with the file. `permanent`: a running server cannot recover from it."""
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, permanent: bool = False) -> None:
         super().__init__(reason)
-        self.for_good = for_good
+        self.permanent = permanent
 
 
 class FileGuard:
     """Checks that a file, its log and its index are still the ones that were opened.
 
-    Create it after a connection to the file is open, and close it after all connections: to close a
-    descriptor of the file earlier would release the locks of SQLite.
+    Create it after a connection to the file is open, and close it after all connections. If a
+    descriptor of the file is closed earlier, the kernel releases the locks of SQLite.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = os.path.abspath(path)
         self._file = os.open(self._path, os.O_RDONLY)
-        self._known = {self._path: _identity(os.fstat(self._file))}
-        real = os.path.realpath(path)  # SQLite names the files beside it so
+        self._identities = {self._path: _identity(os.fstat(self._file))}
+        real = os.path.realpath(path)  # SQLite names its log and its index after the real path
         self._log, self._index = f"{real}-wal", f"{real}-shm"
         for beside in filter(os.path.exists, (self._log, self._index)):
-            self._known[beside] = _identity(os.stat(beside))
-        self._logged = self._log in self._known
+            self._identities[beside] = _identity(os.stat(beside))
+        self._has_log = self._log in self._identities
         self._index_file: int | None = None
-        if self._index in self._known:
+        if self._index in self._identities:
             self._index_file = os.open(self._index, os.O_RDONLY)
         self._bytes = os.fstat(self._file).st_size
         self._changes = 0
-        self._lost: str | None = None
+        self._permanent: str | None = None
 
     def trouble(self) -> str | None:
         """What is wrong with the file, or None."""
-        if self._lost is not None:
-            return self._lost
-        for left in reversed(range(_TRIES)):
+        if self._permanent is not None:
+            return self._permanent
+        for tries_left in reversed(range(_TRIES)):
             try:
-                self._look()
+                self._check()
                 return None
-            except _Lost as lost:
-                if not left:
-                    if lost.for_good:
-                        self._lost = str(lost)
-                    return str(lost)
+            except _Trouble as trouble:
+                if not tries_left:
+                    if trouble.permanent:
+                        self._permanent = str(trouble)
+                    return str(trouble)
             except OSError as error:
-                if not left:
+                if not tries_left:
                     return f"{self._path} cannot be looked at: {error.strerror}"
         return None
 
     @property
     def has_file(self) -> bool:
-        """Whether the file itself is still in its place, whatever happened to its log and index."""
+        """Whether the file itself is still in its place. Its log and its index are not checked."""
         try:
-            self._look_at_file()
-        except (_Lost, OSError):
+            self._check_file()
+        except (_Trouble, OSError):
             return False
-        return self._lost is None
+        return self._permanent is None
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the descriptors of the file and its index."""
         os.close(self._file)
         if self._index_file is not None:
             os.close(self._index_file)
 
-    def _look(self) -> None:
-        self._look_at_file()
-        if self._index_file is not None and self._logged:
+    def _check(self) -> None:
+        self._check_file()
+        if self._index_file is not None and self._has_log:
             size = self._size_of(self._log)
             self._size_of(self._index)
-            self._look_at_log(size, self._index_file)
+            self._check_log(size, self._index_file)
 
     def _size_of(self, path: str) -> int:
         try:
             found = os.stat(path)
         except FileNotFoundError:
-            raise _Lost(f"{path} is gone") from None
-        if _identity(found) != self._known[path]:
-            raise _Lost(f"{path} is another file now")
+            raise _Trouble(f"{path} is gone") from None
+        if _identity(found) != self._identities[path]:
+            raise _Trouble(f"{path} is another file now")
         return found.st_size
 
-    def _look_at_file(self) -> None:
+    def _check_file(self) -> None:
         size = self._size_of(self._path)
         header = os.pread(self._file, HEADER_BYTES, 0)
         if len(header) < HEADER_BYTES or not header.startswith(FILE_BEGINS):
-            raise _Lost(f"{self._path} was truncated or overwritten", for_good=True)
+            raise _Trouble(f"{self._path} was truncated or overwritten", permanent=True)
         (changes,) = unpack(">I", header[24:28])
         has_log = header[18:20] == b"\2\2"
-        if has_log != self._logged or changes < self._changes:
-            raise _Lost(f"{self._path} was overwritten with another database", for_good=True)
+        if has_log != self._has_log or changes < self._changes:
+            raise _Trouble(f"{self._path} was overwritten with another database", permanent=True)
         # Only a vacuum makes it shorter, and then its header has the new size.
         if size < self._bytes and size != bytes_in(header):
-            raise _Lost(f"{self._path} was truncated")
+            raise _Trouble(f"{self._path} was truncated")
         self._bytes, self._changes = size, changes
 
-    def _look_at_log(self, size: int, index_file: int) -> None:
+    def _check_log(self, size: int, index_file: int) -> None:
         index = os.pread(index_file, 24, 0)
         if len(index) < 24:
-            raise _Lost(f"{self._index} was truncated", for_good=True)
+            raise _Trouble(f"{self._index} was truncated", permanent=True)
         page, frames = unpack("=H", index[14:16])[0], unpack("=I", index[16:20])[0]
         page_bytes = (page & 0xFE00) + ((page & 1) << 16)
         if frames and size < _LOG_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_bytes):
-            raise _Lost(f"{self._log} was truncated", for_good=True)
+            raise _Trouble(f"{self._log} was truncated", permanent=True)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
