@@ -31,11 +31,11 @@ import psycopg
 from bench.events import COLUMNS, event, ndjson, row
 from bench.load import CONNECTIONS
 from tether.client import AsyncClient, Client, Event
-from tether.ingest.event_batcher import MOST_IN_ONE_STATEMENT
+from tether.ingest.event_batcher import MAX_EVENTS
 from tether.storage.sqlite import file as sqlite
 
 REQUEST = 10_000  # events in a request, and in a COPY
-TRANSACTION = MOST_IN_ONE_STATEMENT  # rows in a transaction of SQLite: as many as the server's have
+TRANSACTION = MAX_EVENTS  # rows in a transaction of SQLite: as many as the server's have
 SENDERS = 2  # so that the next body is there when the server has done with one
 
 

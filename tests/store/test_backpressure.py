@@ -51,8 +51,8 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
         await add_site(store, partner)
         await store.entities.put(partner, charger("C2"))
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
-        arrivals = [store.batcher.arrival(one) for one in events]
-        await store.batcher.add_all(partner, arrivals)
+        rows = [store.batcher.row_of(one) for one in events]
+        await store.batcher.add_all(partner, rows)
         with pytest.raises(TimeoutError):  # no read asks for them, and more may come
             async with asyncio.timeout(0.3):
                 await store.projector.progress(partner).wait()

@@ -48,12 +48,12 @@ async def report_shuffled(store: Store, partner: int, random: Random, name: str)
         await store.entities.put(partner, new_entity(Vehicle, vehicle, document(VEHICLE)))
     bodies = [body for vehicle in names for body in stream(random, vehicle)]
     random.shuffle(bodies)
-    arrivals = [store.batcher.arrival(new_event(document(body), now_ms())) for body in bodies]
-    ids = [id for id in await store.batcher.add_all(partner, arrivals) if isinstance(id, str)]
+    rows = [store.batcher.row_of(new_event(document(body), now_ms())) for body in bodies]
+    ids = [id for id in await store.batcher.add_all(partner, rows) if isinstance(id, str)]
     taken_back = random.sample(ids, len(ids) // 8)
     async for known in store.withdrawals.withdraw(partner, taken_back):
         assert all(known)
-    return len(arrivals)
+    return len(rows)
 
 
 async def check(store: Store, partner: int) -> int:

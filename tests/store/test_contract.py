@@ -259,8 +259,8 @@ def test_each_event_of_a_mixed_batch_has_its_own_result(in_store: InStore) -> No
 def test_many_events_are_written_in_portions_with_each_its_result(
     in_store: InStore, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
-    monkeypatch.setattr(event_batcher, "MOST_IN_ONE_STATEMENT", 4)
-    monkeypatch.setattr(event_batcher, "MOST_BESIDE_OTHERS", 3)
+    monkeypatch.setattr(event_batcher, "MAX_EVENTS", 4)
+    monkeypatch.setattr(event_batcher, "MAX_EVENTS_SHARED", 3)
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
@@ -272,8 +272,8 @@ def test_many_events_are_written_in_portions_with_each_its_result(
             event(1), event(2), event(3, charger_id="C9"), event(1), event(None), event(None),
             event(4), event(2), event(5, vehicle_id="V9"), event(6), event(1),
         ]  # fmt: skip
-        arrivals = [store.batcher.arrival(one) for one in events]
-        results = await store.batcher.add_all(partner, arrivals)
+        rows = [store.batcher.row_of(one) for one in events]
+        results = await store.batcher.add_all(partner, rows)
         ids = [one for one in results if isinstance(one, str)]
         assert [isinstance(one, str) for one in results] == [n not in (2, 8) for n in range(11)]
         assert results[0] == results[3] == results[10]
@@ -287,9 +287,9 @@ def test_many_events_are_written_in_portions_with_each_its_result(
 def test_a_slow_database_gets_fewer_events_at_a_time_until_it_is_quick_again(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_batcher, "MOST_IN_ONE_STATEMENT", 8)
-    monkeypatch.setattr(event_batcher, "MOST_BESIDE_OTHERS", 2)
-    monkeypatch.setattr(event_batcher, "LATELY_S", 0.0)
+    monkeypatch.setattr(event_batcher, "MAX_EVENTS", 8)
+    monkeypatch.setattr(event_batcher, "MAX_EVENTS_SHARED", 2)
+    monkeypatch.setattr(event_batcher, "SHARED_S", 0.0)
     sizes: list[int] = []
 
     async def scenario() -> None:
@@ -297,10 +297,10 @@ def test_a_slow_database_gets_fewer_events_at_a_time_until_it_is_quick_again(
         async with open_store(migrated, callbacks=callbacks) as store:
             partner = (await new_partner(store)).id
             await add_site(store, partner)
-            for long_s, first in ((0.0, 0), (1e9, 100)):
-                monkeypatch.setattr(event_batcher, "LONG_S", long_s)
-                arrivals = [store.batcher.arrival(event(first + n)) for n in range(20)]
-                results = await store.batcher.add_all(partner, arrivals)
+            for slow_s, first in ((0.0, 0), (1e9, 100)):
+                monkeypatch.setattr(event_batcher, "SLOW_S", slow_s)
+                rows = [store.batcher.row_of(event(first + n)) for n in range(20)]
+                results = await store.batcher.add_all(partner, rows)
                 assert all(isinstance(one, str) for one in results)
                 await store.batcher.drain()
                 sizes.append(-1)

@@ -125,7 +125,7 @@ class StartPage(FormPage):
         batcher = self._store.batcher
         for start in range(0, len(events), EVENTS_AT_ONCE):
             batch = await _read(events[start : start + EVENTS_AT_ONCE], events_at(now_ms))
-            _check(await batcher.add_all(partner, [batcher.arrival(one) for one in batch]))
+            _check(await batcher.add_all(partner, [batcher.row_of(one) for one in batch]))
             progress.stored += len(batch)
 
 

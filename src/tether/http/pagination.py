@@ -124,7 +124,7 @@ class Page:
         self._epoch_id = epoch.id
         show_epoch(self._resp, epoch)
         if derived:
-            await derive_first(self._store, self._req, self._resp, self.query)
+            await wait_until_derived(self._store, self._req, self._resp, self.query)
         return position
 
     def finish(
@@ -174,21 +174,21 @@ def position_in(text: str) -> tuple[str, str]:
     return (epoch_id, position) if is_ours else ("", "")
 
 
-async def derive_first(
+async def wait_until_derived(
     store: Store, req: ApiRequest, resp: Response, query: Mapping[str, str] | None = None
 ) -> None:
     """Waits until all events are derived, unless the client accepts stale data.
 
-    Raises NotDerived, and the errors of `takes_stale`.
+    Raises NotDerived, and the errors of `accepts_stale`.
     """
     partner = req.context.partner
-    if not await takes_stale(store, req, resp, query):
+    if not await accepts_stale(store, req, resp, query):
         head, derived = await store.derivations.progress(partner)
         if derived < head:
             await store.projector.catch_up(partner)
 
 
-async def takes_stale(
+async def accepts_stale(
     store: Store, req: ApiRequest, resp: Response, query: Mapping[str, str] | None = None
 ) -> bool:
     """Whether the client accepts stale data. Then a header has the last derived event.
@@ -202,7 +202,7 @@ async def takes_stale(
         return False
     if wanted != "allowed":
         raise Invalid("stale", "It must be allowed, or left out.")
-    # This is read before the data, which so contain at least the events up to this number.
+    # The number is read before the data. So the data contain at least the events up to it.
     epoch = await store.epochs.current()
     seq = await store.projector.derived_to(req.context.partner)
     resp.set_header("Tether-Derived-To", cursor_text(epoch.id, str(seq)))

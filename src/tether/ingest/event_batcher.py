@@ -21,11 +21,11 @@ from tether.storage.engine import Row
 from tether.storage.events import EventRow, Events
 from tether.storage.turns import map_in_steps
 
-MOST_IN_ONE_STATEMENT = 10_000
-MOST_BESIDE_OTHERS = 1_000  # while other partners report, too, and wait for the writer
-LATELY_S = 1.0
-LONG_S = 2.0  # after a slower statement the next ones have fewer events
-MOST_EXPLAINED_AT_ONCE = 100  # more are looked up outside the event loop
+MAX_EVENTS = 10_000  # in one statement
+MAX_EVENTS_SHARED = 1_000  # … while other partners also report, and wait for the writer
+SHARED_S = 1.0  # after the reporting partner has changed
+SLOW_S = 2.0  # after a slower statement the next ones have fewer events
+MAX_EXPLAINED = 100  # events, in the event loop: more are looked up in a thread
 
 WriteResult: TypeAlias = str | Refusal  # the event's id, or why it is not stored
 _OTHER_VALUES = Refusal(
@@ -46,7 +46,7 @@ _NO_CHARGER, _NO_VEHICLE = (
 class _Group:
     """Events of one request, which are written together."""
 
-    arrivals: Sequence[EventRow]
+    rows: Sequence[EventRow]
     stored: "asyncio.Future[list[WriteResult]]"
 
 
@@ -72,9 +72,9 @@ class EventBatcher:
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
-        self._most = MOST_IN_ONE_STATEMENT  # adapts to the speed of the database
-        self._latest: int | None = None  # partner
-        self._other_at = -LATELY_S  # when the reporting partner last changed
+        self._max_events = MAX_EVENTS  # adapts to the speed of the database
+        self._partner: int | None = None  # that reported last
+        self._changed_at = -SHARED_S  # when another partner began to report
         self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -83,7 +83,7 @@ class EventBatcher:
         """How many events wait for a commit."""
         return sum(map(_count, self._waiting.values()))
 
-    def arrival(self, event: Event) -> EventRow:
+    def row_of(self, event: Event) -> EventRow:
         """The event with an id and, if it has none, a timestamp of the server."""
         if (timestamp := event.timestamp) is None:
             at_ms = stamped_ms = self._now_ms()
@@ -104,46 +104,44 @@ class EventBatcher:
         An event without a timestamp gets the server's time and is always new. Raises Conflict if
         the charger or vehicle is unknown, or the event contradicts a stored one or is too old.
         """
-        (result,) = await self._add(partner, [self.arrival(event)])
+        (result,) = await self._add(partner, [self.row_of(event)])
         if isinstance(result, Refusal):
             raise Conflict(result)
         return result
 
-    async def add_all(self, partner: int, arrivals: Sequence[EventRow]) -> list[WriteResult]:
+    async def add_all(self, partner: int, rows: Sequence[EventRow]) -> list[WriteResult]:
         """Stores many events, in portions. Returns the id of each, or why it was not stored.
 
         Raises Unavailable if none could be stored.
         """
         results: list[WriteResult] = []
-        while len(results) < len(arrivals):
-            some = arrivals[len(results) : len(results) + self._portion()]
+        while len(results) < len(rows):
+            some = rows[len(results) : len(results) + self._portion()]
             try:
                 results += await self._add(partner, some)
             except Unavailable as error:
                 if not results:
                     raise
-                results += [error.refusal()] * (len(arrivals) - len(results))
+                results += [error.refusal()] * (len(rows) - len(results))
         return results
 
     def _portion(self) -> int:
         """The most events of a partner in one statement now."""
-        beside_others = monotonic() - self._other_at < LATELY_S
-        return min(self._most, MOST_BESIDE_OTHERS) if beside_others else self._most
+        beside_others = monotonic() - self._changed_at < SHARED_S
+        return min(self._max_events, MAX_EVENTS_SHARED) if beside_others else self._max_events
 
-    def _took(self, seconds: float, count: int) -> None:
+    def _adapt(self, seconds: float, count: int) -> None:
         """Adapts the size of statements to the time that one of `count` events took."""
-        if seconds > LONG_S:
-            self._most = max(min(self._most, count) // 2, MOST_BESIDE_OTHERS)
-        elif seconds < LONG_S / 4 and 2 * count > self._most:
-            self._most = min(2 * self._most, MOST_IN_ONE_STATEMENT)
+        if seconds > SLOW_S:
+            self._max_events = max(min(self._max_events, count) // 2, MAX_EVENTS_SHARED)
+        elif seconds < SLOW_S / 4 and 2 * count > self._max_events:
+            self._max_events = min(2 * self._max_events, MAX_EVENTS)
 
-    def _add(
-        self, partner: int, arrivals: Sequence[EventRow]
-    ) -> "asyncio.Future[list[WriteResult]]":
-        if partner != self._latest:
-            self._latest, self._other_at = partner, monotonic()
+    def _add(self, partner: int, rows: Sequence[EventRow]) -> "asyncio.Future[list[WriteResult]]":
+        if partner != self._partner:
+            self._partner, self._changed_at = partner, monotonic()
         stored = asyncio.get_running_loop().create_future()
-        group = _Group(arrivals, stored)
+        group = _Group(rows, stored)
         waiting = self._waiting.get(partner)
         if waiting is None:
             self._waiting[partner] = [group]
@@ -166,7 +164,7 @@ class EventBatcher:
             try:
                 await self._write(partner, batch)
             except Unavailable as error:
-                # The events that came meanwhile would only wait as long again.
+                # The events that came meanwhile would wait in vain, too.
                 _fail([*batch, *self._waiting[partner]], error)
                 self._waiting[partner] = []
             except Exception as error:
@@ -177,90 +175,90 @@ class EventBatcher:
         self._on_progress(0, self.waiting)
 
     async def _write(self, partner: int, batch: list[_Group]) -> None:
-        _stamp_in_turn(batch, {})
-        arrivals = [arrival for group in batch for arrival in group.arrivals]
+        _stamp_in_order(batch, {})
+        rows = [row for group in batch for row in group.rows]
         began = monotonic()
         try:
-            added = await self._events.add(partner, arrivals)
+            added = await self._events.add(partner, rows)
         finally:
-            self._took(monotonic() - began, len(arrivals))
-        if added == len(arrivals):
+            self._adapt(monotonic() - began, len(rows))
+        if added == len(rows):
             for group in batch:
-                _settle(group, [arrival.id for arrival in group.arrivals])
+                _set_results(group, [row.id for row in group.rows])
         await asyncio.sleep(0)  # the waiting requests get their answers first
-        self._on_progress(len(arrivals), self.waiting)
+        self._on_progress(len(rows), self.waiting)
         self._on_stored(partner)
         self._on_added(partner, added)
-        if added == len(arrivals):
+        if added == len(rows):
             return
-        few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
-        found = await self._events.explain(partner, arrivals, few=few)
-        _stamp_in_turn(batch, _newest_stamps(arrivals, found))
+        few = len(rows) <= MAX_EXPLAINED
+        found = await self._events.explain(partner, rows, few=few)
+        _stamp_in_order(batch, _newest_stamps(rows, found))
         explained = iter(found)
         for group in batch:
-            results = await map_in_steps(_result, group.arrivals, explained)
+            results = await map_in_steps(_result, group.rows, explained)
             known = [result for result in results if result is not None]
             if len(known) == len(results):
-                _settle(group, known)
+                _set_results(group, known)
             else:
                 self._waiting[partner].append(group)
 
 
 def _count(groups: Iterable[_Group]) -> int:
-    return sum(len(group.arrivals) for group in groups)
+    return sum(len(group.rows) for group in groups)
 
 
 def _first(waiting: Sequence[_Group], most: int) -> list[_Group]:
     """The next groups with at most so many events together, or one larger group."""
     count = 0
     for number, group in enumerate(waiting):
-        count += len(group.arrivals)
+        count += len(group.rows)
         if count > most and number:
             return list(waiting[:number])
     return list(waiting)
 
 
-def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
+def _stamp_in_order(groups: Iterable[_Group], newest: dict[str, int]) -> None:
     """Makes the server's timestamps of a vehicle's events strictly increasing, even if the clock
     went back. `newest` has the last timestamp of each vehicle.
     """
     first: dict[str, int] = {}
     for group in groups:
-        if any(arrival.stamped_ms for arrival in group.arrivals):
-            group.arrivals = [_stamped_after(newest, first, arrival) for arrival in group.arrivals]
+        if any(row.stamped_ms for row in group.rows):
+            group.rows = [_stamped_after(newest, first, row) for row in group.rows]
 
 
-def _stamped_after(newest: dict[str, int], first: dict[str, int], arrival: EventRow) -> EventRow:
-    if not arrival.stamped_ms:
-        return arrival
-    at_ms = max(arrival.at_ms, newest.get(arrival.vehicle_id, arrival.at_ms - 1) + 1)
-    newest[arrival.vehicle_id] = at_ms
-    first_ms = first.setdefault(arrival.vehicle_id, at_ms)
-    if at_ms == arrival.at_ms:
-        if first_ms == arrival.stamped_ms:
-            return arrival
-        return msgspec.structs.replace(arrival, stamped_ms=first_ms)
-    body = to_json(from_json(Event, arrival.body).stamped(at_ms)).decode()
-    return msgspec.structs.replace(arrival, at_ms=at_ms, stamped_ms=first_ms, body=body)
+def _stamped_after(newest: dict[str, int], first: dict[str, int], row: EventRow) -> EventRow:
+    if not row.stamped_ms:
+        return row
+    at_ms = max(row.at_ms, newest.get(row.vehicle_id, row.at_ms - 1) + 1)
+    newest[row.vehicle_id] = at_ms
+    first_ms = first.setdefault(row.vehicle_id, at_ms)
+    if at_ms == row.at_ms:
+        if first_ms == row.stamped_ms:
+            return row
+        return msgspec.structs.replace(row, stamped_ms=first_ms)
+    body = to_json(from_json(Event, row.body).stamped(at_ms)).decode()
+    return msgspec.structs.replace(row, at_ms=at_ms, stamped_ms=first_ms, body=body)
 
 
-def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
+def _newest_stamps(rows: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
     """The newest stored timestamp of the server for each vehicle."""
     newest: dict[str, int] = {}
-    for arrival, (_, _, itself, _, stamped_ms, _) in zip(arrivals, found, strict=True):
+    for row, (_, _, itself, _, stamped_ms, _) in zip(rows, found, strict=True):
         if stamped_ms is not None and itself is None:
-            newest[arrival.vehicle_id] = max(stamped_ms, newest.get(arrival.vehicle_id, 0))
+            newest[row.vehicle_id] = max(stamped_ms, newest.get(row.vehicle_id, 0))
     return newest
 
 
-def _result(arrival: EventRow, found: Row) -> WriteResult | None:
+def _result(row: EventRow, found: Row) -> WriteResult | None:
     """The id of the stored event, or why it is not stored; None if it should be tried again."""
     has_charger, has_vehicle, itself, recorded_body, _, horizon_ms = found
     if itself is not None:
-        return arrival.id
+        return row.id
     if recorded_body is not None:
         recorded = from_json(Event, recorded_body)
-        if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):
+        if recorded.id and recorded == from_json(Event, row.body).identified(recorded.id):
             return recorded.id
         return _OTHER_VALUES
     if horizon_ms is not None:
@@ -282,6 +280,6 @@ def _fail(groups: Iterable[_Group], error: Exception) -> None:
             group.stored.set_exception(for_another(error))
 
 
-def _settle(group: _Group, results: list[WriteResult]) -> None:
+def _set_results(group: _Group, results: list[WriteResult]) -> None:
     if not group.stored.done():  # the client may be gone
         group.stored.set_result(results)

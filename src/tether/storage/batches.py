@@ -1,6 +1,6 @@
-"""Items that arrive at the same time are handled together.
+"""Handles items together that arrive at the same time.
 
-While one batch is handled, the next items with its key wait. Then they go in the next batch. A
+While a batch is handled, the next items with the same key wait. They become the next batch. A
 single item is handled at once.
 """
 
@@ -60,7 +60,7 @@ class Batches(Generic[K, T, R]):
                 results = await self._handle(key, [item for item, _ in batch])
             except Exception as error:
                 if isinstance(error, Unavailable):
-                    # The items that came meanwhile would only wait as long again.
+                    # The items that came meanwhile would wait in vain, too.
                     batch += self._waiting[key]
                     self._waiting[key] = []
                 results = [for_another(error) for _ in batch]

@@ -11,9 +11,9 @@ from tether.domain.models import Event, from_json, to_json
 from tether.domain.session_record import OrderedEvent, ordered_event
 from tether.storage.engine import Engine, Row, batch, columns_of
 
-READ_AT_ONCE = 20_000  # events that a portion of a list may read
+READ_AT_ONCE = 20_000  # events that one portion of a page may read
 WINDOW_AT_ONCE = 100_000  # index entries by time that are read to find the ends of a window
-PORTIONS = 20  # of events that one request reads
+PORTIONS = 20  # that one request may read
 END_OF_TIME = 2**62  # also above every sequence number
 EVENTS, WITHDRAWALS = "events", "withdrawals"  # tables that are listed in pages
 
@@ -54,9 +54,9 @@ _SAME_EVENT = """
 # Earlier events of the partner are refused: see retention.py. It is read once for a batch.
 _HORIZON = "(SELECT r.horizon_ms FROM retention r WHERE r.partner = $1)"
 
-# The newest timestamp of the server for the vehicle, if it is not before those of the batch. Then
-# none of them is added: they get later timestamps first. Partners may have sent events with future
-# timestamps, so some of these are skipped.
+# The newest stored timestamp that the server gave to an event of the vehicle, unless it is before
+# the timestamps in the batch. If there is one, no event of the vehicle is added: they first get
+# later timestamps. Events whose partner sent a future timestamp are skipped, up to a hundred.
 _STAMPED_SINCE = """
 (SELECT max(x.at_ms) FROM (
     SELECT e.at_ms, e.stamp FROM events e
@@ -65,8 +65,8 @@ _STAMPED_SINCE = """
  ) x WHERE x.stamp > 0)
 """
 
-# The events are checked before they get numbers, because from then on the partner's other writers
-# wait on PostgreSQL. `WHERE true` tells SQLite that ON does not belong to the join.
+# The events are checked before they get numbers. From then on, on PostgreSQL, other writers of the
+# partner wait. `WHERE true` tells SQLite that ON does not belong to the join.
 ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM batch b
@@ -101,11 +101,11 @@ ORDER BY b.place
 GET = "SELECT body FROM events WHERE partner = $1 AND id = $2"
 
 # The number of an event, also if it was withdrawn, and the number of its withdrawal.
-PLACE = """
+SEQ = """
 SELECT coalesce((SELECT e.seq FROM events e WHERE e.partner = $1 AND e.id = $2),
                 (SELECT w.event_seq FROM withdrawals w WHERE w.partner = $1 AND w.id = $2))
 """
-PLACE_OF_WITHDRAWAL = "SELECT seq FROM withdrawals WHERE partner = $1 AND id = $2"
+SEQ_OF_WITHDRAWAL = "SELECT seq FROM withdrawals WHERE partner = $1 AND id = $2"
 
 # Events and withdrawals; withdrawals have no body here.
 FOLLOWING = """
@@ -202,9 +202,9 @@ SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
     return sql, [beyond, *(at_ms for _, at_ms in given)]
 
 
-def _rows(arrivals: Sequence[EventRow]) -> str:
-    """The parameter of a batch, as `batch_of` makes it."""
-    return to_json(dict(enumerate(arrivals, start=1))).decode()
+def _batch_text(rows: Sequence[EventRow]) -> str:
+    """The parameter of a batch, in the form of `batch_of`."""
+    return to_json(dict(enumerate(rows, start=1))).decode()
 
 
 class EventPage(NamedTuple):
@@ -235,14 +235,14 @@ class Events:
         self._engine = engine
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
-    async def add(self, partner: int, arrivals: Sequence[EventRow]) -> int:
+    async def add(self, partner: int, rows: Sequence[EventRow]) -> int:
         """Inserts the events that are new and valid. Returns their number."""
-        return await self._engine.write(self._add, partner, _rows(arrivals), len(arrivals))
+        return await self._engine.write(self._add, partner, _batch_text(rows), len(rows))
 
-    async def explain(self, partner: int, arrivals: Sequence[EventRow], *, few: bool) -> list[Row]:
-        """The row of EXPLAIN for each event."""
+    async def explain(self, partner: int, rows: Sequence[EventRow], *, few: bool) -> list[Row]:
+        """The row of EXPLAIN for each event. `few`: the query is short."""
         read = self._engine.read if few else self._engine.scan
-        return await read(EXPLAIN, partner, _rows(arrivals))
+        return await read(EXPLAIN, partner, _batch_text(rows))
 
     async def get(self, partner: int, event_id: str) -> bytes:
         """The JSON of the event. Raises NotFound."""
@@ -252,9 +252,9 @@ class Events:
         body: str = row[0]
         return body.encode()
 
-    async def place(self, partner: int, event_id: str, *, table: str = EVENTS) -> int | None:
+    async def seq_of(self, partner: int, event_id: str, *, table: str = EVENTS) -> int | None:
         """The number of the event, also if it was withdrawn, or of its withdrawal."""
-        sql = PLACE if table == EVENTS else PLACE_OF_WITHDRAWAL
+        sql = SEQ if table == EVENTS else SEQ_OF_WITHDRAWAL
         rows = await self._engine.read(sql, partner, event_id)
         return int(rows[0][0]) if rows and rows[0][0] is not None else None
 
@@ -307,9 +307,9 @@ class Events:
     async def _nearest(
         self, partner: int, wanted: EventFilter, beyond: int, *, descending: bool
     ) -> int | None:
-        """The number after which the next events of the window are, beyond this one.
+        """The number from which to go on, to reach the next events of the window behind `beyond`.
 
-        None if there are none. This number itself if the window has too many events to search.
+        None if there are none. `beyond` itself if the window has too many events to search.
         """
         sql, parameters = window_statement(wanted, beyond, descending)
         ((count, nearest),) = await self._engine.scan(sql, partner, *parameters)

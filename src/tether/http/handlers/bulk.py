@@ -123,11 +123,11 @@ class EventBulkResource:
 
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(events: Sequence[Any]) -> Sequence[Result]:
-            arrivals = await map_in_steps(self._store.batcher.arrival, events)
+            rows = await map_in_steps(self._store.batcher.row_of, events)
             partner = req.context.partner
             results: list[Result] = [
                 one if isinstance(one, Refusal) else {"status": 201, "id": one}
-                for one in await self._store.batcher.add_all(partner, arrivals)
+                for one in await self._store.batcher.add_all(partner, rows)
             ]
             await self._warn(partner, events, results)
             return results

@@ -58,7 +58,7 @@ class CapacityResource:
         after = None if by is None else await page.begin(_position)
         partner = page.partner
         async with self._turns.of(partner):
-            stale = await pagination.takes_stale(self._store, req, resp, query)
+            stale = await pagination.accepts_stale(self._store, req, resp, query)
             if by is not None:
                 found = await self._entries(partner, wanted, by, after, page.limit + 1, stale=stale)
                 entries = page.finish(found, lambda one: "{} {}".format(*one.position))
@@ -105,7 +105,7 @@ class CapacityResource:
         while at_ms:
             async with self._turns.of(partner):
                 if stale is None:
-                    stale = await pagination.takes_stale(self._store, req, resp, query)
+                    stale = await pagination.accepts_stale(self._store, req, resp, query)
                 if by is None:
                     some = at_ms[:READ_AT_ONCE]
                     part = wanted if wanted.moments is None else wanted._replace(moments=some)

@@ -94,7 +94,7 @@ async def _begin(page: pagination.Page, store: Store, table: str) -> int | None:
     event_id = event_id_from_path(page.query.get("cursor", ""))
     if event_id is None:
         return await page.begin(lambda text: int(text) if _POSITION.fullmatch(text) else None)
-    seq = await store.events.place(page.partner, event_id, table=table)
+    seq = await store.events.seq_of(page.partner, event_id, table=table)
     if seq is None:
         raise Invalid("cursor", "No event of this id is known.")
     await page.begin(None)

@@ -80,7 +80,7 @@ class SessionResource:
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         session_id, partner = uuid_to_read(id), req.context.partner
-        await pagination.derive_first(self._store, req, resp)
+        await pagination.wait_until_derived(self._store, req, resp)
         resp.data = _body(await self._store.sessions.get(partner, session_id))
 
     on_head = on_get

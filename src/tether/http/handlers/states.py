@@ -65,7 +65,7 @@ class StateResource:
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         partner, entity_id = req.context.partner, requests.id_to_read(id)
-        stale = await pagination.takes_stale(self._store, req, resp)
+        stale = await pagination.accepts_stale(self._store, req, resp)
         resp.data = to_json(await self._state_of(partner, entity_id, stale=stale))
 
     on_head = on_get
