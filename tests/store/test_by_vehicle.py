@@ -143,7 +143,7 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More are stored than are looked at together.
-    for module, name in ((changes, "SESSIONS"), (changes, "LATE_MOST"), (recompute, "LATE_MOST")):
+    for module, name in ((changes, "SESSIONS"), (changes, "MAX_LATE"), (recompute, "MAX_LATE")):
         monkeypatch.setattr(module, name, 2)
     monkeypatch.setattr(projector, "MOST_BEHIND", 40)
     random = Random(9)

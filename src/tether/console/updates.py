@@ -39,7 +39,7 @@ class UpdatesResource:
         resp.stream = self._streams.body(partner, self._updates(req, partner))
 
     async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
-        _, sent = await self._store.feed.ends(partner)
+        _, sent = await self._store.feed.log_progress(partner)
         with self._store.feed.listening(partner) as listener:
             leaving = asyncio.create_task(until_gone(req))
             leaving.add_done_callback(lambda _: listener.news.set())

@@ -44,16 +44,16 @@ from tether.domain.session_record import (
 class SessionBuilder:
     """Takes the events of one vehicle in the order of their instants.
 
-    `session` is the last session so far, and `before` its context. A builder may begin with any
+    `session` is the last session so far, with its `context`. A builder may begin with any
     known session. `begun` has all sessions that began since, and `reports` the reports on earlier
     sessions.
     """
 
     def __init__(
-        self, session: SessionRecord | None = None, before: SessionContext | None = None
+        self, session: SessionRecord | None = None, context: SessionContext | None = None
     ) -> None:
         self.session = self._first = session
-        self.before = before or SessionContext()
+        self.context = context or SessionContext()
         self.begun: list[tuple[SessionRecord, SessionContext]] = []
         self.reports: list[tuple[Start, LateReport]] = []
 
@@ -97,20 +97,20 @@ class SessionBuilder:
                 old.end(position.at_ms)
                 old.end_missing = True
             earlier = old.ended().after(self._known_at(old))
-            newest = self.before if old.soc is None else old
+            newest = self.context if old.soc is None else old
             numbers = tuple(one.position.seq for one in taken[:MOST_TAKEN])
-            self.before = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
+            self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
             start_missing=position.rank != CONNECTED,
         )  # fmt: skip
-        self.begun.append((self.session, self.before))
+        self.begun.append((self.session, self.context))
         return self.session
 
     def _plugs_in(self, session: SessionRecord, position: EventPosition, event: Event) -> bool:
         """Whether the event is evidence that the vehicle was plugged in again."""
         here, active = session.charger_id == position.charger_id, session.end_ms is None
-        soc = self.before.soc if session.soc is None else session.soc
+        soc = self.context.soc if session.soc is None else session.soc
         if position.rank == CONNECTED:
             return not (here and active) or session.was_away(event)
         if here and active:
@@ -130,7 +130,7 @@ class SessionBuilder:
 
     def _known_at(self, session: SessionRecord) -> tuple[EndedSession, ...]:
         """The earlier sessions, with the reports from events of this session."""
-        return self.before.earlier if session.earlier is None else session.earlier
+        return self.context.earlier if session.earlier is None else session.earlier
 
     def _ended_session(
         self, session: SessionRecord, position: EventPosition, event: Event

@@ -17,8 +17,8 @@ MOST_AT_ONCE = 50  # events of one instant; with more, none of them is a cause
 class _FlagWatcher(SessionBuilder):
     """Takes events, and notes after which of them the session has a new flag."""
 
-    def __init__(self, known: StoredSession, before: SessionContext) -> None:
-        super().__init__(before=before)
+    def __init__(self, known: StoredSession, context: SessionContext) -> None:
+        super().__init__(context=context)
         self._known = known
         self._names: Set[str] = frozenset()
         self._periods = 0

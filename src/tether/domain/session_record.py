@@ -537,12 +537,12 @@ def with_reports(session: SessionRecord) -> SessionRecord:
 
 
 def without_charger(
-    session: SessionRecord | None, before: SessionContext, charger: str
+    session: SessionRecord | None, context: SessionContext, charger: str
 ) -> tuple[SessionRecord | None, SessionContext]:
     """A session and its context, without anything that is known of a charger."""
-    before = msgspec.structs.replace(before, earlier=_elsewhere(before.earlier, charger))
+    context = msgspec.structs.replace(context, earlier=_elsewhere(context.earlier, charger))
     if session is None or session.charger_id == charger:
-        return None, before
+        return None, context
     last = session.last
     if last.charger_id == charger:
         last = last._replace(charger_id=ERASED)
@@ -550,7 +550,7 @@ def without_charger(
     reports_on = [start for start in session.reports_on if start[2] != charger]
     return msgspec.structs.replace(
         session, last=last, earlier=earlier, reports_on=reports_on
-    ), before
+    ), context
 
 
 def _elsewhere(sessions: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:

@@ -98,7 +98,7 @@ class LatestSession(NamedTuple):
     """
 
     record: SessionRecord
-    before: SessionContext
+    context: SessionContext
     last_event: Event | None
 
 
@@ -304,11 +304,11 @@ def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) ->
     as_of = format_instant(now_ms)
     if latest is None:
         return VehicleState(vehicle_id=vehicle_id, plugged_in=False, charging=False, as_of=as_of)
-    record, before, last_event = latest
+    record, context, last_event = latest
     here = record.end_ms is None
     soc, soc_ms = record.soc, record.soc_ms
     if soc is None:
-        soc, soc_ms = before.soc, before.soc_ms
+        soc, soc_ms = context.soc, context.soc_ms
     period = record.charging
     power = None if period is None else period.power
     return VehicleState(

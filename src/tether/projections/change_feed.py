@@ -82,7 +82,7 @@ class ChangeFeed:
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
-    async def ends(self, partner: int) -> Progress:
+    async def log_progress(self, partner: int) -> Progress:
         """The numbers of the partner's last event, and of the last derived one."""
         return await self._projector.derivations.progress(partner)
 
@@ -137,7 +137,7 @@ class ChangeFeed:
         while True:
             progress = self._projector.progress(partner_id)
             try:
-                head, derived = await self.ends(partner_id)
+                head, derived = await self.log_progress(partner_id)
             except Unavailable:
                 await asyncio.sleep(INTERVAL_S)
                 continue

@@ -14,13 +14,13 @@ from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
 from tether.projections.recompute import (
     BEGINNING,
-    LATE_MOST,
+    MAX_LATE,
     Beginning,
     LateEvents,
     batches_of,
     begins_as_stored,
     changes_between,
-    compared,
+    differences,
     reports_after,
 )
 from tether.storage.engine import Row
@@ -81,32 +81,32 @@ class Changes:
             if last is None:
                 continue
             new = sorted(events.pop(vehicle))
-            session, before = last
+            session, context = last
             if new[0].position.at_ms <= session.last.at_ms:
                 late.append(LateEvents.of(vehicle, new))
                 continue
             was = _state(session)
-            builder = SessionBuilder(session, before).take(new)
-            if was != _state(session):  # otherwise the next session began after its end
-                lasts = session.end_ms is None and was[1] is None
-                changes.append(Change(SessionRow.of(session, before), grown=lasts))
+            builder = SessionBuilder(session, context).take(new)
+            if was != _state(session):  # otherwise the events are only of the next sessions
+                still_active = session.end_ms is None and was[1] is None
+                changes.append(Change(SessionRow.of(session, context), grown=still_active))
             for begun in builder.begun:
                 await time_slice.yield_if_over()
                 changes.append(Change(SessionRow.of(*begun)))
             for start, report in builder.reports:
                 reports[vehicle, start].append(report)
-        new_changes, new_late = await self._of_first(partner, events)
-        for (vehicle, start), (session, before) in (
+        new_changes, new_late = await self._of_new_vehicles(partner, events)
+        for (vehicle, start), (session, context) in (
             await self._records.of_starts(partner, reports)
         ).items():
             session.reports = [*session.reports, *reports[vehicle, start]]
-            changes.append(Change(SessionRow.of(session, before)))
+            changes.append(Change(SessionRow.of(session, context)))
         return changes + new_changes, late + new_late
 
-    async def _of_first(
+    async def _of_new_vehicles(
         self, partner: int, events: dict[str, list[OrderedEvent]]
     ) -> tuple[list[Change], list[LateEvents]]:
-        """The same for vehicles without a session, each with its events."""
+        """The changes by these events of vehicles that have no session yet. See `of_events`."""
         cut_ms = await self._snapshots.instants(partner, events)
         changes, late, time_slice = list[Change](), list[LateEvents](), TimeSlice()
         for vehicle, new in events.items():
@@ -132,10 +132,10 @@ class Changes:
     async def waiting(
         self, partner: int, after: int, until: int, *, to_end: bool
     ) -> AsyncIterator[list[LateEvents]]:
-        """The events and withdrawals after the number `after`, up to `until`, as if all of these
-        were late: many vehicles at a time, in the order of their ids.
+        """The vehicles with events or withdrawals after the number `after`, up to `until`. All of
+        these count as late. Yields many vehicles at a time, in the order of their ids.
 
-        `to_end`: as if they reached to the end of time, so that all later sessions are compared.
+        `to_end`: all later sessions of these vehicles are compared.
         """
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
@@ -155,18 +155,20 @@ class Changes:
     ) -> AsyncIterator[ChangedPortion]:
         """The changes when a vehicle's sessions are computed again from the events up to `seq`.
 
-        With `late` only the sessions that these events can have changed: from the session of the
-        first event, up to the first later one that begins as it is stored. With `snapshot` from
-        this snapshot, which becomes the vehicle's.
+        With `late` it computes only the sessions that these events can have changed. It begins with
+        the session of the first event, and ends at the first later session that begins as it is
+        stored. With `snapshot` it begins at this snapshot, which the caller then stores.
         """
         beginning = Beginning.of(snapshot)
         if snapshot is None:
-            beginning = await self._begin(partner, vehicle, None if late is None else late.first_ms)
+            beginning = await self._find_beginning(
+                partner, vehicle, None if late is None else late.first_ms
+            )
         begin = beginning.start
         reported = set[Start]()
         until_ms: int | None = None
         builder = beginning.builder()
-        async for instant in self._instants(partner, vehicle, seq, beginning):
+        async for instant in self._events_by_instant(partner, vehicle, seq, beginning):
             count = len(builder.begun)
             builder.take(instant)
             if len(builder.begun) == count:
@@ -211,10 +213,10 @@ class Changes:
         *,
         until_ms: int | None,
     ) -> list[Change]:
-        """The changes of earlier sessions, if the events from the beginning on have these reports
-        on them.
+        """The changes of earlier sessions. `reports` has the reports on them by the events from the
+        beginning on.
         """
-        first, taken = beginning.start, beginning.before.taken
+        first, taken = beginning.start, beginning.context.taken
         changes = []
         for key, (session, known) in (await self._records.of_starts(partner, reports)).items():
             new = reports[key]
@@ -229,15 +231,15 @@ class Changes:
         return changes
 
     async def snapshot(self, partner: int, vehicle: str, seq: int, at_ms: int) -> Snapshot:
-        """The snapshot that the vehicle's events before an instant make, up to the number `seq`."""
-        beginning = await self._begin(partner, vehicle, at_ms)
+        """The snapshot at an instant, from the vehicle's events up to the number `seq`."""
+        beginning = await self._find_beginning(partner, vehicle, at_ms)
         builder = beginning.builder()
-        async for instant in self._instants(partner, vehicle, seq, beginning, at_ms - 1):
+        async for instant in self._events_by_instant(partner, vehicle, seq, beginning, at_ms - 1):
             builder.take(instant)
         at_ms = max(at_ms, beginning.from_ms)  # a snapshot never goes back
-        return Snapshot.of(vehicle, at_ms, builder.session, builder.before)
+        return Snapshot.of(vehicle, at_ms, builder.session, builder.context)
 
-    async def _begin(self, partner: int, vehicle: str, at_ms: int | None) -> Beginning:
+    async def _find_beginning(self, partner: int, vehicle: str, at_ms: int | None) -> Beginning:
         """The newest session before this instant from which the vehicle can be computed again;
         otherwise the beginning of its history.
         """
@@ -249,13 +251,13 @@ class Changes:
             found = around[vehicle].before
             if found is None or (snapshot and found[0].start_ms < snapshot.at_ms):
                 break
-            session, before = found
-            if len(before.taken) < MOST_TAKEN:
-                return Beginning.at(session, before)
+            session, context = found
+            if len(context.taken) < MOST_TAKEN:
+                return Beginning.at(session, context)
             at_ms = session.start_ms
         return Beginning.of(snapshot)
 
-    async def _instants(
+    async def _events_by_instant(
         self,
         partner: int,
         vehicle: str,
@@ -264,7 +266,7 @@ class Changes:
         until_ms: int = END_OF_TIME,
     ) -> AsyncIterator[list[OrderedEvent]]:
         """The vehicle's events from the beginning on, one list for each instant."""
-        taken = beginning.before.taken
+        taken = beginning.context.taken
         portions = self._events.portions_of_vehicle(
             partner, vehicle, beginning.from_ms, PAGE, until_ms=until_ms, until=seq
         )
@@ -297,7 +299,7 @@ class Changes:
                 reported.update(stored.row.references.reports_on)
             wanted = [one for one in builder.begun if one[0].start < stop]
             builder.begun = builder.begun[len(wanted) :]
-            yield ChangedPortion(len(wanted), compared(wanted, known, until_ms))
+            yield ChangedPortion(len(wanted), differences(wanted, known, until_ms))
             begin = stop
 
     # Many vehicles at once ------------------------------------------------------------------------
@@ -305,29 +307,29 @@ class Changes:
     async def of_late(
         self, partner: int, seq: int, late: Sequence[LateEvents]
     ) -> AsyncIterator[list[Change]]:
-        """The changes by late events. Two statements suffice for a batch of vehicles, as a rule."""
-        alone = [one for one in late if one.events >= LATE_MOST]
-        for batch in batches_of(one for one in late if one.events < LATE_MOST):
+        """The changes by late events. Usually two statements suffice for a batch of vehicles."""
+        single = [one for one in late if one.events >= MAX_LATE]
+        for batch in batches_of(one for one in late if one.events < MAX_LATE):
             bounds = await self._bounds(partner, batch)
             wanted = ((vehicle, one.start, until_ms) for vehicle, (one, until_ms) in bounds.items())
-            contents = await self._records.between(partner, seq, LATE_MOST, wanted)
-            left = {one.vehicle: one for one in batch}
+            contents = await self._records.between(partner, seq, MAX_LATE, wanted)
+            remaining = {one.vehicle: one for one in batch}
             time_slice = TimeSlice()
             for vehicle, events, known in contents:
                 await time_slice.yield_if_over()
-                changes = changes_between(left[vehicle], *bounds[vehicle], events, known)
+                changes = changes_between(remaining[vehicle], *bounds[vehicle], events, known)
                 if changes is not None:
-                    del left[vehicle]
+                    del remaining[vehicle]
                     yield changes
-            alone += left.values()
-        for one in alone:
+            single += remaining.values()
+        for one in single:
             async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
                 yield portion.changes
 
     async def _bounds(
         self, partner: int, late: Iterable[LateEvents]
     ) -> dict[str, tuple[Beginning, int]]:
-        """From where and up to which instant each vehicle is computed again, at least.
+        """The beginning and the first possible end of the computation, for each vehicle.
 
         Leaves out vehicles that continue from their snapshot.
         """
@@ -342,14 +344,14 @@ class Changes:
 
 
 def _add_first(builder: SessionBuilder, beginning: Beginning, begin: Start) -> None:
-    """Adds the session that the builder began with, if it lasts longer than before, because the
-    event that ended it was withdrawn. It is the first of all sessions, so this happens only once.
+    """Adds the session that the builder began with, if the event that ended it was withdrawn: then
+    it lasts longer now. It is the first of all sessions, so this happens only once.
     """
     known = beginning.session
     if begin != beginning.start or known is None:
         return
     if known.end_ms is None or known.end_ms > beginning.from_ms:
-        builder.begun.insert(0, (known, beginning.before))
+        builder.begun.insert(0, (known, beginning.context))
 
 
 def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:

@@ -80,7 +80,7 @@ class _BucketSums:
         self._buckets = buckets
         self._groups = groups
         self._keys = keys_of(group)
-        self._counts_vehicles = group is not Group.AREA  # the database names those of an area
+        self._counts_vehicles = group is not Group.AREA  # for an area the database returns them
         self._starts = [bucket.from_ms for bucket in buckets]
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
         self._time_slice = TimeSlice()
@@ -313,7 +313,7 @@ class DatabaseSums:
                 yield session
 
     async def _of_keys(self, partner: int, keys: list[SessionKey]) -> list[MeasuredSession]:
-        """These sessions, but for those that no longer exist."""
+        """The sessions with these keys that still exist."""
         return [
             measured_of(StoredSession(
                 record.id, record, from_json(Vehicle, vehicle), from_json(Charger, charger), 0, 0

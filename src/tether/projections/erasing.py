@@ -1,4 +1,4 @@
-"""Erases chargers and vehicles with all that names them, in portions. It continues after a crash.
+"""Erases chargers and vehicles with all data that names them, in portions, also after a crash.
 
 First the events are withdrawn, so that followers hear of it and the sessions change as with every
 withdrawal. Then the id is removed: from removed sessions, from withdrawals, from refused requests,
@@ -20,7 +20,7 @@ from tether.storage.erasures import KINDS, MOST_COUNTED, Erasure, Erasures
 from tether.storage.turns import throttled
 from tether.storage.withdrawals import Withdrawals
 
-AGAIN_S = 5.0  # between looks for erasures that a killed process has left
+SEARCH_S = 5.0  # between two searches for erasures that a killed process has left
 PATIENCE_S = 20.0  # how long a caller waits
 
 
@@ -77,13 +77,15 @@ class Erasing:
             raise HasEvents(count, MOST_COUNTED)
 
     async def keep_erasing(self) -> None:
-        """Continues, for ever, the erasures of other processes, and deletes old ones that ended."""
+        """Continues erasures of killed processes, and deletes the records of old ones, until it is
+        cancelled.
+        """
         while True:
             with suppress(Unavailable):
                 for erasure in await self.erasures.all():
                     self._task(erasure)
                 await self.erasures.delete_ended(self.now_ms())
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(SEARCH_S)
 
     async def close(self) -> None:
         """Stops at once. Nothing is lost: the next process continues."""

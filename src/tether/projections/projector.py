@@ -25,14 +25,14 @@ from tether.storage.session_records import Change, SessionRecords, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting
 from tether.storage.turns import Turns, wait_for_event
 
-AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
-WRITTEN_AT_ONCE = 500  # changes, as others wait for the writer meanwhile
-IN_BULK = 500  # events stored at once, after which more will follow
+AT_ONCE = 10_000  # events in a portion; it usually changes a fifth as many sessions
+WRITTEN_AT_ONCE = 500  # changes in a transaction: other writes wait for it
+IN_BULK = 500  # events; if more are stored at once, further events usually follow
 MOST_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
 INTERVAL_S = 1.0  # between checks for changes, and between tries after a failure
 RETRY_S = 0.02
-PATIENCE_S = 5.0  # that a reader waits until its events are derived
-SWEPT_AT_ONCE = 200  # partners
+PATIENCE_S = 5.0  # how long a reader waits until its events are derived
+SWEPT_AT_ONCE = 200  # partners in a round of `sweep`
 USUAL_RATE = 5_000.0  # events per second, until it is measured
 MOST_SAMPLES = 1_000
 
@@ -44,8 +44,8 @@ class Backlog:
         self.waiting = 0
         self._samples: deque[tuple[int, float]] = deque()  # last events, each with its time
 
-    def note(self, head: int, derived: int) -> None:
-        """Records that there are events up to `head`, which are derived up to `derived`."""
+    def update(self, head: int, derived: int) -> None:
+        """Updates the numbers: events are stored up to `head`, and derived up to `derived`."""
         self.waiting = head - derived
         if len(self._samples) < MOST_SAMPLES and (not self._samples or self._samples[-1][0] < head):
             self._samples.append((head, monotonic()))
@@ -88,7 +88,7 @@ class Projector:
         self._failing: set[int] = set()
         self._rate = USUAL_RATE
         self._began: dict[int, float] = {}  # when the current portion began
-        self._others: dict[int, int] = {}  # the mark at which another process was faster
+        self._lost_at: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._in_bulk: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -148,8 +148,8 @@ class Projector:
     async def apply_backpressure(self, partner: int, stored: int) -> None:
         """Returns at once, or up to INTERVAL_S later if very many events of the partner wait.
 
-        `stored` is the number of events that were just stored. So derived data never fall far
-        behind. There is no delay while deriving fails.
+        `stored` is the number of events that were just stored. The delay keeps derived data from
+        falling far behind. There is no delay while deriving fails.
         """
         if stored > IN_BULK:
             self._in_bulk.add(partner)
@@ -166,8 +166,8 @@ class Projector:
         del self._stored[partner]
 
     async def sweep(self) -> None:
-        """Derives, for ever, events that no process has announced: events of a process that was
-        killed, copied events, and events from before there were sessions.
+        """Derives events that no process has announced, until it is cancelled: events of a process
+        that was killed, copied events, and events from before there were sessions.
         """
         partners: list[int] = []
         at_once = sys.maxsize  # all of them when it starts, then some at a time
@@ -184,10 +184,10 @@ class Projector:
             await asyncio.sleep(3 * INTERVAL_S)
 
     async def behind(self, partner: int) -> int:
-        """How many events of the partner wait, or a few more, as some numbers have no event."""
+        """How many events of the partner wait. It may be a few more: some numbers have no event."""
         head, derived = await self.derivations.progress(partner)
         if head > derived:
-            self._backlogs[partner].note(head, derived)
+            self._backlogs[partner].update(head, derived)
         else:
             self._backlogs.pop(partner, None)
         return max(0, head - derived)
@@ -217,8 +217,9 @@ class Projector:
             del self._tasks[partner]
 
     async def _pause(self, partner: int, seconds: float) -> bool:
-        """Waits that long, after a bulk perhaps longer, or until a reader hurries; returns whether
-        one does.
+        """Waits for that long, or longer after a bulk, or until a reader waits.
+
+        Returns whether a reader waits.
         """
         urgent = self._urgent[partner]
         if partner in self._in_bulk:
@@ -226,9 +227,9 @@ class Projector:
             seconds = max(seconds, self._engine.dialect.bulk_pause_s)
         if seconds:
             await wait_for_event(urgent, seconds)
-        hurries = urgent.is_set()
+        is_urgent = urgent.is_set()
         urgent.clear()
-        return hurries
+        return is_urgent
 
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
@@ -256,7 +257,7 @@ class Projector:
         pause_s = self._engine.dialect.pause_s
         if position is None:
             return None
-        if not urgent and self._another_does_it(partner, position):
+        if not urgent and self._another_is_faster(partner, position):
             return 3 * pause_s
         began = monotonic()
         rows = await self._events.following(partner, position.seq, AT_ONCE)
@@ -268,12 +269,12 @@ class Projector:
         else:
             done = await self._in_order(partner, position, rows)
         if done is None:
-            self._others[partner] = position.mark
+            self._lost_at[partner] = position.mark
             return 3 * pause_s
         took_s = monotonic() - began
         if full:  # a few events are no measure for many
             self._rate = (done.seq - position.seq) / took_s
-        if done.seq > last:  # out of order: with more events at once fewer sessions change twice
+        if done.seq > last:  # by vehicle: with more events at once fewer sessions change twice
             return min(took_s, PATIENCE_S)
         return 0.0 if full else pause_s
 
@@ -294,17 +295,17 @@ class Projector:
         In the order of the log, late events would change the same sessions again and again. The
         position moves when all vehicles are done. Until then it is unfinished: sessions of some
         vehicles contain later events. After a crash deriving begins at the same number and goes at
-        least as far, so it only confirms these sessions. But the crash may have come between two
-        sessions of a vehicle. So a correct session says nothing about later ones, and all sessions
-        are compared.
+        least as far, so it only confirms these sessions. But some sessions of a vehicle may have
+        been stored before the crash, and others not. So a correct session says nothing about later
+        sessions, and all of them are compared.
         """
-        torn = position.unfinished
+        interrupted = position.unfinished
         head, _ = await self.derivations.progress(partner)
         until = min(head, position.seq + MOST_BEHIND)
         for last in (*range(position.seq + MOST_BEHIND // 2, until, MOST_BEHIND // 2), until):
             await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
-        async for late in self.changes.waiting(partner, seq, until, to_end=torn):
+        async for late in self.changes.waiting(partner, seq, until, to_end=interrupted):
             async for more in self.changes.of_late(partner, until, late):
                 changes += more
                 if len(changes) >= WRITTEN_AT_ONCE:
@@ -327,14 +328,15 @@ class Projector:
             await asyncio.sleep(RETRY_S)
         return None
 
-    def _another_does_it(self, partner: int, position: Position) -> bool:
-        """Whether another process was faster the last time, and has made progress since. Otherwise
-        both would derive the same events.
+    def _another_is_faster(self, partner: int, position: Position) -> bool:
+        """Whether another process was faster the last time, and has made progress since.
+
+        Then this process leaves the events to it. Otherwise both would derive the same events.
         """
-        last = self._others.pop(partner, None)
+        last = self._lost_at.pop(partner, None)
         if last is None or last == position.mark:
             return False
-        self._others[partner] = position.mark
+        self._lost_at[partner] = position.mark
         return True
 
     async def write(

@@ -14,7 +14,7 @@ from tether.storage.snapshots import Snapshot
 VEHICLES_AT_ONCE = 100  # vehicles of a batch …
 EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
 BEGINNING: Start = (-END_OF_TIME, 0, "")
-LATE_MOST = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
+MAX_LATE = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
 
 
 class LateEvents(NamedTuple):
@@ -43,7 +43,7 @@ class Beginning(NamedTuple):
     from_ms: int
     start: Start
     session: SessionRecord | None
-    before: SessionContext
+    context: SessionContext
 
     @classmethod
     def of(cls, snapshot: Snapshot | None) -> "Beginning":
@@ -53,13 +53,13 @@ class Beginning(NamedTuple):
         return cls(snapshot.at_ms, BEGINNING, *snapshot.known)
 
     @classmethod
-    def at(cls, session: SessionRecord, before: SessionContext) -> "Beginning":
+    def at(cls, session: SessionRecord, context: SessionContext) -> "Beginning":
         """The beginning of this session, with its context."""
-        return cls(session.start_ms, session.start, None, before)
+        return cls(session.start_ms, session.start, None, context)
 
     def builder(self) -> SessionBuilder:
         """A session builder that goes on from here."""
-        return SessionBuilder(self.session, self.before)
+        return SessionBuilder(self.session, self.context)
 
 
 def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
@@ -83,11 +83,11 @@ def changes_between(
     events: list[OrderedEvent],
     known: list[StoredRow],
 ) -> list[Change] | None:
-    """The changes from the beginning up to an instant. None if they reach further, or there is too
-    much to read.
+    """The changes from the beginning up to an instant. None if later sessions change, too, or if
+    there is too much to read.
     """
-    taken = beginning.before.taken
-    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
+    taken = beginning.context.taken
+    if len(taken) >= MOST_TAKEN or MAX_LATE in (len(events), len(known)):
         return None
     if any(start < beginning.start for one in known for start in one.row.references.reports_on):
         return None
@@ -103,19 +103,19 @@ def changes_between(
             follows = start[0] > late.last_ms and start in stored
             if follows and begins_as_stored(builder.begun[-1], stored[start]):
                 builder.begun.pop()
-                before = [one for one in known if one.row.start < start]
-                return compared(builder.begun, before, start[0])
-    return compared(builder.begun, known) if until_ms == END_OF_TIME else None
+                earlier = [one for one in known if one.row.start < start]
+                return differences(builder.begun, earlier, start[0])
+    return differences(builder.begun, known) if until_ms == END_OF_TIME else None
 
 
-def compared(
+def differences(
     wanted: Iterable[DerivedSession], known: Iterable[StoredRow], until_ms: int | None = None
 ) -> list[Change]:
     """The wanted sessions that are not stored exactly so, and the stored ones that are not wanted.
 
     Reports from events after `until_ms` stay.
     """
-    missing = {session.start: (session, before) for session, before in wanted}
+    missing = {session.start: (session, context) for session, context in wanted}
     changes = []
     for row, version in known:
         found = missing.pop(row.start, None)
@@ -124,17 +124,17 @@ def compared(
             continue
         if until_ms is not None:
             found[0].reports = [*found[0].reports, *reports_after(row.references.reports, until_ms)]
-        should = SessionRow.of(*found)
-        if version is None or should != row:
-            visible = version is None or should.visible_part != row.visible_part
-            changes.append(Change(should, visible=visible))
+        expected = SessionRow.of(*found)
+        if version is None or expected != row:
+            visible = version is None or expected.visible_part != row.visible_part
+            changes.append(Change(expected, visible=visible))
     return changes + [Change(SessionRow.of(*begun)) for begun in missing.values()]
 
 
 def begins_as_stored(begun: DerivedSession, stored: StoredRow) -> bool:
     """Whether the session begins as it is stored. Then all later sessions are as stored."""
-    session, before = begun
-    return session.start == stored.row.start and text_of(before) == stored.row.before
+    session, context = begun
+    return session.start == stored.row.start and text_of(context) == stored.row.before
 
 
 def reports_after(reports: list[LateReport], until_ms: int | None) -> list[LateReport]:

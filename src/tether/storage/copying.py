@@ -100,7 +100,7 @@ def _begin(source: Side, target: Side, epoch: EpochState) -> None:
 
 
 def _origin_of(side: Side) -> str | None:
-    """The source of which a database is an incomplete copy; None if it is none."""
+    """The source of the copy, if the database is an incomplete copy; None otherwise."""
     if not side.columns(COPY_TABLE):
         return None
     return str(side.query(f"SELECT origin FROM {COPY_TABLE}")[0][0])

@@ -22,7 +22,7 @@ class Dialect:
     SQLite has one writer, so the largest number in the tables is the last one. PostgreSQL has many
     writers. There the row of the counter stays locked until the commit, so numbers become visible
     in order. A missing counter (before the first event, or in a copy) starts from the tables.
-    `ready` is read completely before, because other writers wait while the counter is locked.
+    There the statement first reads all of `ready`: other writers wait while the counter is locked.
     """
 
     event_json: str
@@ -53,8 +53,8 @@ class Dialect:
     """Tables with a row for each partner that only this engine has."""
 
     stops_adding: tuple[str, ...]
-    """The statements that a transaction begins with when it removes a charger or vehicle. After
-    them no statement can add an event that found it, and all added events are visible.
+    """The first statements of a transaction that removes a charger or vehicle, or moves a horizon.
+    After them all added events are visible, and other events are added after the transaction.
     """
 
 

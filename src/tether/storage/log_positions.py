@@ -1,9 +1,9 @@
-"""Where the event logs stand: the epoch that they belong to, how far the log of each partner goes,
-and how far its sessions are derived from it.
+"""Positions in the event logs: their epoch, the last entry of each partner's log, and the last
+entry from which its sessions are derived.
 
 An epoch is one history of the database. A new one begins when something may be lost that was
 acknowledged, for example when a backup is restored. A cursor of an earlier epoch is then refused:
-the events before its position may be others than those that its owner has read.
+the events before its position may differ from the events that the client has read.
 """
 
 import logging

@@ -61,11 +61,11 @@ class SessionRow(NamedTuple):
 
     @classmethod
     def of(
-        cls, record: SessionRecord, before: SessionContext, *, live: bool = True
+        cls, record: SessionRecord, context: SessionContext, *, live: bool = True
     ) -> "SessionRow":
         """The session as it is stored; not `live`: it was removed."""
         if not live:  # it may refer to a vehicle or charger that was erased
-            record, before = record.without_references, SessionContext()
+            record, context = record.without_references, SessionContext()
         here = record.newest_here
         span = rest_ms = None
         if record.end_ms is not None:
@@ -74,7 +74,7 @@ class SessionRow(NamedTuple):
             record.vehicle_id, *record.start, record.id, int(live),
             record.end_ms, span, rest_ms, record.last.seq, here.seq,
             *totals_of(record), text_of(msgspec.structs.replace(record, readings=[])),
-            text_of(before), None if record.readings is None else text_of(record.readings),
+            text_of(context), None if record.readings is None else text_of(record.readings),
             _timeline_of(record),
         )  # fmt: skip
 
@@ -155,8 +155,8 @@ _rows: "msgspec.json.Decoder[list[tuple[Any, ...]]]" = msgspec.json.Decoder(
 
 
 def _derived_in(text: str) -> DerivedSession:
-    record, before, readings = _derived.decode(text)
-    return record.with_readings(readings), before
+    record, context, readings = _derived.decode(text)
+    return record.with_readings(readings), context
 
 
 def event_list(rows: str) -> str:
@@ -350,7 +350,7 @@ class SessionRecords:
         keys = [(vehicle, *start) for vehicle, start in wanted]
         rows = await self._engine.scan(OF_STARTS, partner, batch_of(keys)) if keys else []
         found = [_derived_in(text) for (text,) in rows if text]
-        return {(record.vehicle_id, record.start): (record, before) for record, before in found}
+        return {(record.vehicle_id, record.start): (record, context) for record, context in found}
 
     async def between_starts(
         self, partner: int, vehicle: str, start: Start, end: Start, limit: int

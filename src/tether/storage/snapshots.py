@@ -65,10 +65,10 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(
-        cls, vehicle: str, at_ms: int, session: SessionRecord | None, before: SessionContext
+        cls, vehicle: str, at_ms: int, session: SessionRecord | None, context: SessionContext
     ) -> "Snapshot":
         """The snapshot with the last session before the instant, and its context."""
-        return cls(vehicle, at_ms, to_json((session, before)).decode())
+        return cls(vehicle, at_ms, to_json((session, context)).decode())
 
     @property
     def known(self) -> tuple[SessionRecord | None, SessionContext]:

@@ -129,7 +129,7 @@ def _occupancy(active: str, ended: str | None, most: int) -> ChargerOccupancy:
     if ended:
         events.append(from_json(Event, ended))
     last_event = max(events, key=lambda event: event.at_ms, default=None)
-    sessions = [LatestSession(session, before, last) for session, before, last, _ in newest]
+    sessions = [LatestSession(session, context, last) for session, context, last, _ in newest]
     return ChargerOccupancy(sessions, last_event, len(rows) > most)
 
 
