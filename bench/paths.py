@@ -15,9 +15,9 @@ from bench.processes import StartError
 
 STRIDE = 1000  # events between the beginnings of two of the pages
 PAGE = 100  # events on a page that is measured: the default
-MOST_PAGES = 1000  # at most so many from either end
+MAX_PAGES = 1000  # at most so many from either end
 IDS_OF_A_PAGE = 100
-MOST_IDS = 100_000
+MAX_IDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ def sample_paths(server: Server, folder: Path, name: str) -> Paths:
     events: list[str] = []
     pages: list[str] = []
     for order in ("asc", "desc"):
-        for address, ids in islice(_walk(server, order), MOST_PAGES):
+        for address, ids in islice(_walk(server, order), MAX_PAGES):
             pages.append(address.replace(f"limit={STRIDE}", f"limit={PAGE}"))
             events += [f"/events/{one}" for one in choice.sample(ids, IDS_OF_A_PAGE)]
     choice.shuffle(pages)
     choice.shuffle(events)
     return Paths(
-        write_lines(folder / f"{name}-events", events[:MOST_IDS]),
+        write_lines(folder / f"{name}-events", events[:MAX_IDS]),
         write_lines(folder / f"{name}-pages", pages),
     )
 

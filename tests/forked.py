@@ -39,7 +39,7 @@ _COMMAND = ("tether.cli.commands.check", "tether.cli.commands.database",
             "tether.storage.copying", "tether.storage.sqlite.database",
             "tether.storage.postgres.database", "tether.client.blocking_http")  # fmt: skip
 _OF_PYTHON = ("PYTHON", "LC_", "LANG", "COVERAGE", "LD_", "MALLOC")
-_MOST_BYTES = 200_000  # of a message
+_MAX_BYTES = 200_000  # of a message
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _asking = threading.Lock()
 
@@ -158,7 +158,7 @@ def main() -> None:
 
     signal.signal(signal.SIGCHLD, tell_ends)
     while True:
-        message, files, *_ = socket.recv_fds(channel, _MOST_BYTES, 4)
+        message, files, *_ = socket.recv_fds(channel, _MAX_BYTES, 4)
         if not message:
             os._exit(0)
         *standard, told = files

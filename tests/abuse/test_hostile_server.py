@@ -34,7 +34,7 @@ from tether.client import (
 
 GZIP = b"Content-Encoding: gzip"
 YEAR_S = 365 * 86_400.0
-MOST_MEMORY = 150 * 1024 * 1024
+MAX_MEMORY = 150 * 1024 * 1024
 
 Ask = Callable[..., Any]
 
@@ -127,7 +127,7 @@ def test_no_answer_takes_all_memory(kind: str) -> None:
     *each, (_, _, grown) = map(json.loads, done.stdout.splitlines())
     assert {name for name, _, _ in each} == set(GREEDY)
     assert {error for _, error, _ in each} == {"UnexpectedAnswer", "Unavailable"}
-    assert grown < MOST_MEMORY, each
+    assert grown < MAX_MEMORY, each
 
 
 # Time ---------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.sql import execute
 from tests.wire import peak_mb
 from tether.domain.timestamps import format_instant
 
-MOST_MB = 150
+MAX_MB = 150
 EVENTS = 20_000
 REQUEST = 10_000  # events
 SENDERS = 2
@@ -142,5 +142,5 @@ def test_bulk_takes_little_memory_in_any_order(
         post_all(server, key, order())
         with server.client(key) as client:
             wait_until_derived(client)
-        assert peak_mb(server) < MOST_MB, order.__name__
+        assert peak_mb(server) < MAX_MB, order.__name__
     assert server.failures() == []

@@ -236,7 +236,7 @@ def test_the_lines_that_wait_are_bounded(serving: Callable[..., Serving], pipe: 
     pipe.fill()
     server.request(REQUESTS)
     assert server.dropped() > 0
-    assert _resident(server.process.pid) - before < 8 * log_writer.MOST_WAITING_BYTES
+    assert _resident(server.process.pid) - before < 8 * log_writer.MAX_WAITING_BYTES
     assert server.stop() == 0
 
 

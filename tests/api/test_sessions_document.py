@@ -130,7 +130,7 @@ def test_the_example_of_a_flag_makes_that_flag_and_no_other(told: Any, name: str
     names = [name, name] if name == "vehicle-shared" else [name]  # the sessions at both chargers
     assert flags == [{"name": flag, "message": FLAGS[flag]} for flag in names]
     if name == "periods-merged":
-        assert len(found[0]["periods"]) == session_record.MOST_PERIODS
+        assert len(found[0]["periods"]) == session_record.MAX_PERIODS
 
 
 @ON_ONE_ENGINE

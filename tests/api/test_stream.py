@@ -20,7 +20,7 @@ from tests.api.helpers import (
 )
 from tests.conftest import Server
 from tests.sse import Message, events_in, states_in, streaming, up_to, without_age
-from tether.http.handlers.stream import MOST_STREAMS
+from tether.http.handlers.stream import MAX_STREAMS
 
 VEHICLES = ("V1", "V2", "V3")
 
@@ -227,7 +227,7 @@ def test_a_key_has_a_limit_of_streams_and_gets_a_place_back(
         return (line for line in page.splitlines() if line.startswith("tether_open_streams "))
 
     with ExitStack() as stack, server.client(secret) as client:
-        streams = [stack.enter_context(streaming(client)) for _ in range(MOST_STREAMS)]
+        streams = [stack.enter_context(streaming(client)) for _ in range(MAX_STREAMS)]
         for stream in streams:
             next(stream)
         answer = client.get("/stream")

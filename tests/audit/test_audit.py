@@ -19,7 +19,7 @@ from tether.domain.partners import DAY_MS
 from tether.server.databases import database_of
 from tether.server.retention import keep_deleting_audit
 from tether.server.store import open_store
-from tether.storage.audit import MOST_BYTES, AuditFilter, audit_entry
+from tether.storage.audit import MAX_BYTES, AuditFilter, audit_entry
 
 NASTY = "<b>\x1b[31m\u202e</b>'\""
 
@@ -201,7 +201,7 @@ def test_old_entries_go(tmp_path: Path) -> None:
 
 def test_what_is_large_is_left_out_and_what_is_the_same_too() -> None:
     made = AuditRow._make(
-        audit_entry(1, 0, OPERATOR, "a.b", "x" * 999, after={"text": "y" * MOST_BYTES}).parameters
+        audit_entry(1, 0, OPERATOR, "a.b", "x" * 999, after={"text": "y" * MAX_BYTES}).parameters
     )
     assert (made.after, len(made.target)) == ("", 200)
     made = AuditRow._make(

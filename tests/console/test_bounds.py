@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from tests.conftest import Server
 from tests.console.visitors import new_session, partner_number, visitor
 
-MOST_STREAMS = 32
+MAX_STREAMS = 32
 
 
 def test_a_partner_that_asks_for_pages_without_end_is_slowed_down_alone(server: Server) -> None:
@@ -30,13 +30,13 @@ def test_so_many_pages_of_a_partner_follow_the_events_and_the_others_still_work(
     path, token = f"/console/p/{partner_number(server, key)}", new_session(server, key)
     with ExitStack() as opened:
         streams = []
-        for _ in range(MOST_STREAMS + 1):
+        for _ in range(MAX_STREAMS + 1):
             one = opened.enter_context(visitor(server, token=token))
             answer = opened.enter_context(one.stream("GET", f"{path}/ticks"))
             if answer.status_code == 200:
                 streams.append(answer.iter_lines())
                 assert next(streams[-1]).startswith("retry:")
-        assert (answer.status_code, len(streams)) == (429, MOST_STREAMS)
+        assert (answer.status_code, len(streams)) == (429, MAX_STREAMS)
         with visitor(server, token=token) as one:
             assert one.get(f"{path}/live").status_code == 200
         with visitor(server, server.key()) as other:  # whose streams are its own

@@ -15,8 +15,8 @@ from tests.console.visitors import OURS, from_address, visitor
 from tether.domain import timestamps
 from tether.domain.key_requests import (
     KEPT_MS,
-    MOST_OF_CLIENT,
-    MOST_WAITING,
+    MAX_OF_CLIENT,
+    MAX_WAITING,
     WAITS_MS,
     Limits,
     RequestForm,
@@ -92,7 +92,7 @@ def test_what_is_asked_has_bounds_and_the_form_keeps_what_was_typed(
 
 
 def test_an_address_asks_a_few_times_an_hour(server: Server, stranger: httpx.Client) -> None:
-    for _ in range(MOST_OF_CLIENT):
+    for _ in range(MAX_OF_CLIENT):
         ask(stranger)
     answer = stranger.post("/request-key", data=WISH)
     assert answer.status_code == 429
@@ -187,7 +187,7 @@ def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) ->
     async def use(store: Store) -> None:
         begin_ms = now_ms - WAITS_MS - 10
         old = await key_requests.add(store, begin_ms, form, "old")
-        for number in range(MOST_WAITING):
+        for number in range(MAX_WAITING):
             await key_requests.add(store, now_ms, form, str(number))
         assert await store.key_requests.find(digest_of(old), now_ms) is None
         assert await store.key_requests.find(digest_of(old), begin_ms) is None  # it is gone

@@ -13,7 +13,7 @@ from tests.services import free_port
 from tests.wire import Partner, Wire, event, metric, post_events, run, until
 from tether import __version__
 from tether.domain.webhooks import Status
-from tether.server.metrics import MOST_PARTNERS, Metrics
+from tether.server.metrics import MAX_PARTNERS, Metrics
 
 ALLOWED: dict[str, set[str] | None] = {
     "method": {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE", "other"},
@@ -182,9 +182,9 @@ def test_partners_are_counted_where_the_operator_wants_it(
 
 def test_the_partners_that_are_counted_are_bounded() -> None:
     metrics = Metrics(by_partner=True)
-    for number in range(3 * MOST_PARTNERS):
+    for number in range(3 * MAX_PARTNERS):
         metrics.of_partner(f"partner {number}", {"not-found": 1})
     page = metrics.own_page()
-    assert metric(page, "tether_partner_requests_total") == 3 * MOST_PARTNERS
-    assert metric(page, "tether_partner_requests_total", partner="other") == 2 * MOST_PARTNERS
+    assert metric(page, "tether_partner_requests_total") == 3 * MAX_PARTNERS
+    assert metric(page, "tether_partner_requests_total", partner="other") == 2 * MAX_PARTNERS
     assert len(page) < 300_000

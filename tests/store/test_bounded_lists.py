@@ -204,7 +204,7 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
 def test_large_sessions_make_pages_short(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "MOST_BYTES", 300)
+    monkeypatch.setattr(sessions, "MAX_BYTES", 300)
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)

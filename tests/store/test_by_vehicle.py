@@ -145,7 +145,7 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
     # More are stored than are looked at together.
     for module, name in ((changes, "SESSIONS"), (changes, "MAX_LATE"), (recompute, "MAX_LATE")):
         monkeypatch.setattr(module, name, 2)
-    monkeypatch.setattr(projector, "MOST_BEHIND", 40)
+    monkeypatch.setattr(projector, "MAX_BEHIND", 40)
     random = Random(9)
 
     async def scenario(store: Store, partner: int) -> None:

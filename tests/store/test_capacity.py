@@ -149,7 +149,7 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(plugged_in, "FIRST_STARTED", 3)
         monkeypatch.setattr(plugged_in, "STARTED_AT_ONCE", 4)
         # So some sessions need their events, and others only the data beside them.
-        monkeypatch.setattr(session_record, "MOST_READINGS", 4)
+        monkeypatch.setattr(session_record, "MAX_READINGS", 4)
         monkeypatch.setattr(session_records, "LONGEST_TIMELINE", 60)
         monkeypatch.setattr(plugged_in, "SESSIONS", 2)
         monkeypatch.setattr(plugged_in, "EVENTS_OF_EACH", 2)

@@ -104,7 +104,7 @@ def test_a_partner_waits_for_one_of_its_own_and_not_for_the_queue_of_another() -
 def test_only_who_waits_too_much_is_refused() -> None:
     async def scenario() -> None:
         refused: list[str] = []
-        turns = Turns(1, 1, refused.append, most_waiting=3)
+        turns = Turns(1, 1, refused.append, max_waiting=3)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(turns.of(BAD))
             waiting = [

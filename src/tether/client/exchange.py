@@ -296,7 +296,7 @@ def with_query(target: str, **parameters: Any) -> str:
 
 # Numbers ------------------------------------------------------------------------------------------
 
-_MOST_DIGITS = 80  # sums are exact to 60 digits
+_MAX_DIGITS = 80  # sums are exact to 60 digits
 # Powers of ten. Events and vehicles may carry 4.9E-324, and some answers have products of two.
 _LARGEST, _SMALLEST = 40, -700
 
@@ -312,7 +312,7 @@ def has_unsafe_number(found: Any) -> bool:
         return not (
             found.is_finite()
             and _SMALLEST < found.adjusted() < _LARGEST
-            and len(str(found)) <= _MOST_DIGITS
+            and len(str(found)) <= _MAX_DIGITS
         )
     if isinstance(found, int):
         return found.bit_length() > 64

@@ -157,13 +157,13 @@ class OutboxFile:
         if not free_pages and disk_usage(self._folder).free < RESERVED_BYTES:
             raise OutboxError(f"The outbox {self._path} cannot take more: the disk is full.")
 
-    def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
-        """The oldest waiting events: at least one, at most so many, within so many bytes."""
+    def oldest(self, limit: int, max_bytes: int) -> list[WaitingEvent]:
+        """The oldest waiting events: at most `limit`, and at most `max_bytes`, but at least one."""
         with self._reading() as db:
             query = "SELECT number, CAST(body AS BLOB) FROM waiting ORDER BY number LIMIT ?"
-            rows = db.execute(query, (most,)).fetchall()
+            rows = db.execute(query, (limit,)).fetchall()
         sizes = accumulate(len(body or b"") + 1 for _, body in rows)  # with its line end
-        fit = sum(size <= most_bytes for size in sizes)
+        fit = sum(size <= max_bytes for size in sizes)
         events = [(number, _event(body)) for number, body in rows[: max(1, fit)]]
         damaged = [
             (number, DAMAGED_STATUS, DAMAGED_MESSAGE) for number, event in events if event is None

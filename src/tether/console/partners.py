@@ -16,7 +16,7 @@ from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import DAY_MS, Partner
 from tether.server import admin
 from tether.server.store import Store
-from tether.storage.fleet_overview import MOST_OF_EACH
+from tether.storage.fleet_overview import MAX_OF_EACH
 from tether.storage.key_hours import Activity
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class PartnersPage(FormPage):
                 for one in partners
             ],
             "following": last and last.name,
-            "most": MOST_OF_EACH,
+            "most": MAX_OF_EACH,
         }
 
     async def _row(

@@ -22,7 +22,7 @@ class RateLimit:
         """The default burst is the number of the rate."""
         self._rate = rate
         self._burst = burst or rate.requests
-        self._buckets = TokenBuckets(time.monotonic, workers, most_keys=10_000)
+        self._buckets = TokenBuckets(time.monotonic, workers, max_keys=10_000)
 
     async def check(self, client: str) -> None:
         """Counts an attempt of this client. Raises RateLimited if there are too many."""

@@ -12,7 +12,7 @@ from tether.domain.errors import Conflict, Invalid, Unavailable
 from tether.domain.models import is_entity_id, uuid_to_read
 from tether.domain.webhook_validation import Replay, new_webhook
 from tether.domain.webhook_views import attempt_view, outcome_view, webhook_view
-from tether.domain.webhooks import MOST_ENDPOINTS, OVERLAP_MS, MessageType, message_id_in
+from tether.domain.webhooks import MAX_ENDPOINTS, OVERLAP_MS, MessageType, message_id_in
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 
@@ -37,7 +37,7 @@ class WebhooksPage(FormPage):
         found = await self._store.webhooks.of_partner(partner_of(req).id)
         return {
             "webhooks": [webhook_view(one, now_ms) for one in found],
-            "most": MOST_ENDPOINTS,
+            "most": MAX_ENDPOINTS,
             "types": MessageType,
         }
 

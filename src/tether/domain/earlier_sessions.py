@@ -21,10 +21,10 @@ _MARGIN_MS = 60 * 1000
 RECENT = 8
 """The number of last sessions that late reports may belong to."""
 
-MOST_UPDATES = 50
+MAX_UPDATES = 50
 """The most late updates of an ended session that count."""
 
-MOST_REPORTS = 8
+MAX_REPORTS = 8
 """Later sessions know the reports on so many last charges of a session."""
 
 Start = tuple[int, int, str]
@@ -144,7 +144,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             if age >= RECENT:
                 break
             if one.charger_id == self.charger_id and not one.end_missing and not one.charges:
-                reports = [*one.earlier_reports, *one.reports, *reports][-MOST_REPORTS:]
+                reports = [*one.earlier_reports, *one.reports, *reports][-MAX_REPORTS:]
                 skipped += 1 + one.skipped
                 continue
             known.append(
@@ -176,7 +176,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         if not self.charges or report.type is EventType.VEHICLE_CHARGE_STOPPED:
             return bool(self.charges)
         new = report.energy is not None and report.energy != self.energy
-        return new and self.updates < MOST_UPDATES
+        return new and self.updates < MAX_UPDATES
 
     def with_report(self, report: LateReport) -> "EndedSession":
         """The session with this report."""
@@ -188,7 +188,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             charges = charges[:first] + charges[last + 1 :]
         reports = self.reports
         if (report.energy, report.time_s) != (None, None):
-            reports = (*reports, ChargeReport(report.energy, report.time_s))[-MOST_REPORTS:]
+            reports = (*reports, ChargeReport(report.energy, report.time_s))[-MAX_REPORTS:]
         return msgspec.structs.replace(
             self,
             charges=charges,

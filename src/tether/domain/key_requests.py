@@ -12,8 +12,8 @@ WAITS_MS = 30 * 86_400_000
 """How long a request waits for a decision."""
 KEPT_MS = 14 * 86_400_000
 """How long a decided request is shown, and can be claimed."""
-MOST_OF_CLIENT, CLIENT_WINDOW_MS = 5, 3_600_000
-MOST_WAITING = 200
+MAX_OF_CLIENT, CLIENT_WINDOW_MS = 5, 3_600_000
+MAX_WAITING = 200
 
 LONGEST = {"organisation": 100, "email": 254, "purpose": 1_000, "fleet": 100}
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")

@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import groupby
 
 from tether.domain.earlier_sessions import (
-    MOST_REPORTS,
+    MAX_REPORTS,
     RECENT,
     TOLERANCE_MS,
     EndedSession,
@@ -27,7 +27,7 @@ from tether.domain.models import Event, EventType
 from tether.domain.session_record import (
     CONNECTED,
     DISCONNECTED,
-    MOST_TAKEN,
+    MAX_TAKEN,
     STARTED,
     STOPPED,
     UPDATED,
@@ -98,7 +98,7 @@ class SessionBuilder:
                 old.end_missing = True
             earlier = old.ended().after(self._known_at(old))
             newest = self.context if old.soc is None else old
-            numbers = tuple(one.position.seq for one in taken[:MOST_TAKEN])
+            numbers = tuple(one.position.seq for one in taken[:MAX_TAKEN])
             self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
@@ -317,7 +317,7 @@ def _begins_charge(session: SessionRecord, position: EventPosition, event: Event
 def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
     """The ended charge of the session that a report belongs to, by its energy and time."""
     period, energy, time_s = session.charging, event.charged_energy, event.charged_time
-    ended = (session.periods if period is None else session.periods[:-1])[-MOST_REPORTS:]
+    ended = (session.periods if period is None else session.periods[:-1])[-MAX_REPORTS:]
     if time_s is None:
         return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
     if energy is not None and (

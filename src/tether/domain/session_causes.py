@@ -11,7 +11,7 @@ from tether.domain.session_record import OrderedEvent, PeriodRecord, SessionReco
 from tether.domain.session_views import StoredSession, session_of
 from tether.domain.views import Flag
 
-MOST_AT_ONCE = 50  # events of one instant; with more, none of them is a cause
+MAX_AT_ONCE = 50  # events of one instant; with more, none of them is a cause
 
 
 class _FlagWatcher(SessionBuilder):
@@ -69,7 +69,7 @@ def causes_of(
     builder = _FlagWatcher(known, before)
     for _, together in groupby(events, key=lambda one: one.position.at_ms):
         instant = [one for one in together if one.position.seq not in before.taken]
-        builder.watches = len(instant) <= MOST_AT_ONCE
+        builder.watches = len(instant) <= MAX_AT_ONCE
         builder.take(instant)
         yield
     lasting = {flag.name for flag in session_of(known).flags}

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from tether.domain.earlier_sessions import (
-    MOST_REPORTS,
+    MAX_REPORTS,
     NO_REPORT,
     TOLERANCE_MS,
     Charge,
@@ -28,7 +28,7 @@ from tether.domain.earlier_sessions import (
 )
 from tether.domain.models import ERASED, EXACT, Event, EventType
 
-MOST_TAKEN = 8
+MAX_TAKEN = 8
 """If more events share an instant, sessions are computed again from an earlier session."""
 
 AWAY_SOC = Decimal(1)
@@ -37,7 +37,7 @@ AWAY_SOC = Decimal(1)
 TINY_SOC = Decimal(1)
 """If a session has no higher state of charge than this, in %, it is probably a fraction."""
 
-MOST_PERIODS = 1000
+MAX_PERIODS = 1000
 """The last of so many charge periods of a session takes in all later ones."""
 
 LONG_GAP_MS = 15 * 60 * 1000
@@ -45,11 +45,11 @@ LONG_GAP_MS = 15 * 60 * 1000
 only changes are silent while nothing changes, and no power rises for hours.
 """
 
-MOST_READINGS = 64
+MAX_READINGS = 64
 """The readings of more events are not stored beside the session: each event writes all of them."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
-_MOST_INSTANT = 2**48 - 1
+_INSTANT_MASK = 2**48 - 1
 CONNECTED, STARTED, UPDATED, STOPPED, DISCONNECTED = range(5)
 _RANK = {
     EventType.VEHICLE_CONNECTED: CONNECTED,
@@ -296,7 +296,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         pages of an index.
         """
         began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
-        instant = f"{self.start_ms & _MOST_INSTANT:012x}"
+        instant = f"{self.start_ms & _INSTANT_MASK:012x}"
         digest = sha1(_IDS + began.encode(), usedforsecurity=False).hexdigest()
         variant = "89ab"[int(digest[3], 16) & 3]
         return f"{instant[:8]}-{instant[8:]}-8{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}"
@@ -355,7 +355,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     def new_period(self, start_ms: int, *, start_missing: bool = False) -> PeriodRecord:
         """Begins a charge period."""
-        if len(self.periods) == MOST_PERIODS:
+        if len(self.periods) == MAX_PERIODS:
             self.flag("periods-merged")
             self.periods[-1].stop_ms = None
             return self.periods[-1]
@@ -395,7 +395,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """Records the newest event; `elsewhere`: it is at another charger."""
         self.here = self.newest_here if elsewhere else None
         self.last = position
-        if self.readings is not None and len(self.readings) < MOST_READINGS:
+        if self.readings is not None and len(self.readings) < MAX_READINGS:
             power = None if elsewhere else event.charge_power
             self.readings.append(
                 EventReading(position.at_ms - self.start_ms, event.state_of_charge, power)
@@ -442,8 +442,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         reports = [one.report for one in self.periods if one.report != NO_REPORT]
         return EndedSession(
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
-            tuple(reports[-MOST_REPORTS:]), self.periods[-1].power_max if self.periods else None,
-            tuple(charges[-MOST_REPORTS:]), self.end_missing,
+            tuple(reports[-MAX_REPORTS:]), self.periods[-1].power_max if self.periods else None,
+            tuple(charges[-MAX_REPORTS:]), self.end_missing,
         )  # fmt: skip
 
 

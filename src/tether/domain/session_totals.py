@@ -10,7 +10,7 @@ from tether.domain.models import EXACT
 from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
 from tether.domain.session_views import energy_of_events
 
-_MOST = 10**12  # a database's integers can hold the sum of many such numbers
+_MAX = 10**12  # a database's integers can hold the sum of many such numbers
 
 
 class SessionTotals(NamedTuple):
@@ -58,7 +58,7 @@ def totals_of(session: SessionRecord) -> SessionTotals:
             estimated += 0 if period.energy is not None else taken
     except _NotExact:
         return UNKNOWN
-    if max(abs(energy), abs(estimated), charged) > _MOST:
+    if max(abs(energy), abs(estimated), charged) > _MAX:
         return UNKNOWN
     power = max(powers, default=None)
     totals = SessionTotals(energy, estimated, charged, measured, unmeasured, power)
@@ -90,7 +90,7 @@ def _energy(period: PeriodRecord, lasted_ms: int) -> int | None:
 
 def _whole(number: Decimal, places: int) -> int:
     """The number in units of so many decimal places. Raises _NotExact if it is not whole."""
-    if abs(number) > _MOST:
+    if abs(number) > _MAX:
         raise _NotExact
     scaled = number.scaleb(places, EXACT)
     whole = int(scaled)

@@ -30,10 +30,10 @@ MAX_DIGITS = 15
 MAX_EXPONENT = 9  # every number is below 10 to this power
 MIN_EXPONENT = -324  # the smallest exponent of a double
 MAX_POWERS = 100
-MOST_OF_NAME = 100  # characters of an unknown name that are compared and shown
+MAX_NAME_LENGTH = 100  # characters of an unknown name that are compared and shown
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
-MOST_POWER = Decimal(5_000)  # kW, for charging and discharging: no vehicle has more
+MAX_LIKELY_POWER = Decimal(5_000)  # kW, for charging and discharging: no vehicle has more
 
 _FEWER_DIGITS = Context(prec=MAX_DIGITS, traps=[Rounded])
 
@@ -213,7 +213,7 @@ def checked_members(
 
 def _hint(sent: str, members: Mapping[str, Member]) -> str:
     """The end of the message about an unknown name: which name was probably meant."""
-    spelled = sent[:MOST_OF_NAME].replace("_", "").replace("-", "").casefold()
+    spelled = sent[:MAX_NAME_LENGTH].replace("_", "").replace("-", "").casefold()
     for name in (*members, *_ALIASES):
         if spelled == name.casefold():
             return f": write {name}"
@@ -225,7 +225,7 @@ def _hint(sent: str, members: Mapping[str, Member]) -> str:
 
 def _escaped(name: str) -> str:
     """An unknown member name, made safe and short enough for a message."""
-    return name.encode("unicode_escape").decode()[:MOST_OF_NAME]
+    return name.encode("unicode_escape").decode()[:MAX_NAME_LENGTH]
 
 
 def _required(
@@ -368,4 +368,4 @@ def new_event(document: Document, now_ms: int) -> Event:
 
 def has_unlikely_power(event: Event) -> bool:
     """Whether the power is probably in another unit."""
-    return event.charge_power is not None and abs(event.charge_power) > MOST_POWER
+    return event.charge_power is not None and abs(event.charge_power) > MAX_LIKELY_POWER

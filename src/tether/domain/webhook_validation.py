@@ -16,7 +16,7 @@ from tether.domain.validation import (
 from tether.domain.webhooks import (
     ALL_TYPES,
     LONGEST_OVERLAP_MS,
-    MOST_IN_BATCH,
+    MAX_IN_BATCH,
     OVERLAP_MS,
     MessageType,
     SignatureKind,
@@ -27,8 +27,8 @@ from tether.domain.webhooks import (
 
 LONGEST_URL = 2_000
 LONGEST_DESCRIPTION = 200
-MOST_PER_SECOND = Decimal(1_000)
-LEAST_PER_SECOND = Decimal("0.001")
+MAX_PER_SECOND = Decimal(1_000)
+MIN_PER_SECOND = Decimal("0.001")
 
 
 class WebhookFields(NamedTuple):
@@ -63,7 +63,7 @@ def _boolean(name: str, value: Any) -> bool:
 
 
 def _batch(name: str, value: Any) -> int:
-    number = check_number(name, value, low=Decimal(1), high=Decimal(MOST_IN_BATCH))
+    number = check_number(name, value, low=Decimal(1), high=Decimal(MAX_IN_BATCH))
     if number != number.to_integral_value():
         raise Invalid(name, "It must be a whole number.")
     return int(number)
@@ -71,7 +71,7 @@ def _batch(name: str, value: Any) -> int:
 
 def _rate(name: str, value: Any) -> int:
     number = check_number(
-        name, value, low=LEAST_PER_SECOND, high=MOST_PER_SECOND, unit=" of requests per second"
+        name, value, low=MIN_PER_SECOND, high=MAX_PER_SECOND, unit=" of requests per second"
     )
     return int(number * 1000)
 

@@ -21,9 +21,9 @@ import msgspec
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 
-MOST_ENDPOINTS = 20  # of a partner
-MOST_BODY_BYTES = 20_000
-MOST_IN_BATCH = 100
+MAX_ENDPOINTS = 20  # of a partner
+MAX_BODY_BYTES = 20_000
+MAX_IN_BATCH = 100
 TRIES_BEFORE_PARKING = 4
 RETRIES_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 JITTER = 0.1  # of a pause, to either side
@@ -214,7 +214,7 @@ def message_of(
     """
     name = _OBJECT[kind]
     data = to_json({**ids, name: shown})
-    if len(data) > MOST_BODY_BYTES - 200 and (list_name := _LARGE.get(name)):
+    if len(data) > MAX_BODY_BYTES - 200 and (list_name := _LARGE.get(name)):
         assert isinstance(shown, msgspec.Struct)
         short = msgspec.structs.replace(shown, **{list_name: ()})
         data = to_json({**ids, "truncated": True, name: short})

@@ -24,7 +24,7 @@ from tether.domain.errors import NotFound
 
 INDEX = ""  # the name of the page that lists all guides
 LONGEST_QUERY = 100  # characters
-MOST_RESULTS = 30
+MAX_RESULTS = 30
 _AROUND = 90  # characters of an excerpt on each side of the first word that was found
 _LINK = re.compile(r"^- \[(.+?)\]\(([\w/-]+)\.md\)", re.MULTILINE)
 _HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
@@ -70,7 +70,7 @@ def found(query: str) -> bytes:
 
 
 def search(query: str) -> list[Result]:
-    """The best `MOST_RESULTS` sections with all words; first those with them in the heading."""
+    """The best `MAX_RESULTS` sections with all words; first those with them in the heading."""
     words = query.casefold().split()
     if not words:
         return []
@@ -79,7 +79,7 @@ def search(query: str) -> list[Result]:
         return sum(word not in section.title.casefold() for word in words)
 
     hits = [section for section in _sections() if all(word in section.words for word in words)]
-    best = sorted(hits, key=rank)[:MOST_RESULTS]
+    best = sorted(hits, key=rank)[:MAX_RESULTS]
     return [Result(hit, _title(hit.guide), _excerpt(hit.text, words)) for hit in best]
 
 

@@ -26,8 +26,8 @@ from tether.server.metrics import Metrics
 from tether.server.request_recorder import RequestRecorder
 
 LONGEST_FORWARDED = 2_000  # characters at the end of X-Forwarded-For that are read
-MOST_HOPS = 10
-MOST_SAMPLED = 10_000  # partners whose last sampled request is remembered
+MAX_HOPS = 10
+MAX_SAMPLED = 10_000  # partners whose last sampled request is remembered
 _REFUSED = 400  # and higher statuses
 _REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -73,7 +73,7 @@ class Clients:
 
     def _forwarded(self, req: Request, client: str) -> str:
         claimed = (req.get_header("X-Forwarded-For") or "")[-LONGEST_FORWARDED:]
-        for hop in claimed.rsplit(",", MOST_HOPS)[: -MOST_HOPS - 1 : -1]:
+        for hop in claimed.rsplit(",", MAX_HOPS)[: -MAX_HOPS - 1 : -1]:
             address = _address(hop)
             if address is None:
                 return client
@@ -115,7 +115,7 @@ class Sample:
         """Whether to keep the partner's request of this instant."""
         if at_s < self._next_s.get(partner, self._first_s):
             return False
-        if len(self._next_s) >= MOST_SAMPLED:
+        if len(self._next_s) >= MAX_SAMPLED:
             self._next_s.clear()
         self._next_s[partner] = at_s + self._pause_s
         return True

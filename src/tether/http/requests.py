@@ -24,7 +24,7 @@ from tether.storage.turns import Turns, in_steps
 UNIT = "unit"  # the code of a Tether-Warning
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-MOST_WAITING = 100  # bodies of a partner; up to 256 KiB of each came with its head
+MAX_WAITING = 100  # bodies of a partner; up to 256 KiB of each came with its head
 LONGEST_PREFIX = 200
 # No segment is empty or begins with a dot, so that a prefix cannot lead somewhere else.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
@@ -143,7 +143,7 @@ def id_to_write(segment: str) -> str:
 
 def body_turns(at_once: int, of_each: int) -> Turns:
     """Turns for requests with large bodies: so many at once, in all and of each partner."""
-    return Turns(at_once, of_each, most_waiting=MOST_WAITING, patience_s=None)
+    return Turns(at_once, of_each, max_waiting=MAX_WAITING, patience_s=None)
 
 
 _large = body_turns(16, 4)  # bodies above CHUNK_BYTES, or compressed

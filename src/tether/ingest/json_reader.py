@@ -17,7 +17,7 @@ from tether.storage.turns import Steps
 _BLANKS = " \t\n\r"
 # Valid bodies have at most 200 numbers in two arrays. A mebibyte of values would take half a second
 # and a hundred times its size in memory, so larger bodies are refused before they are parsed.
-MOST_MARKS = 2_000
+MAX_MARKS = 2_000
 _MARKS = b',"'
 
 
@@ -46,8 +46,8 @@ def marks_in(body: bytes | bytearray) -> int:
 
 def decode_value(body: bytes | bytearray) -> Any:
     """The JSON value in the body, by the same rules as `decode_document`."""
-    if marks_in(body) > MOST_MARKS:
-        raise Malformed(f"The body has more than {MOST_MARKS:,} commas and quotation marks.")
+    if marks_in(body) > MAX_MARKS:
+        raise Malformed(f"The body has more than {MAX_MARKS:,} commas and quotation marks.")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

@@ -12,14 +12,14 @@ from typing import Any
 
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Charger, Event, Vehicle, from_json
-from tether.domain.validation import ENTITY_MEMBERS, MOST_POWER, has_unlikely_power
+from tether.domain.validation import ENTITY_MEMBERS, MAX_LIKELY_POWER, has_unlikely_power
 from tether.storage.entities import Entities
 from tether.storage.turns import map_in_steps
 
-MOST_CAPACITY = Decimal(2_000)
+MAX_LIKELY_CAPACITY = Decimal(2_000)
 """The capacity of the largest battery of a vehicle, in kWh."""
 
-MOST_BATTERIES = 5
+MAX_CAPACITIES = 5
 """The energy of a charge period is at most so many times the capacity."""
 
 
@@ -38,7 +38,7 @@ def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
     """For each member with a unit: its name, its field and its highest likely value."""
     fields = ((name, member.field) for name, member in ENTITY_MEMBERS[kind].items())
     return [
-        (name, field, MOST_CAPACITY if field == "charge_capacity" else MOST_POWER)
+        (name, field, MAX_LIKELY_CAPACITY if field == "charge_capacity" else MAX_LIKELY_POWER)
         for name, field in fields
         if field == "charge_capacity" or "power" in field
     ]
@@ -47,7 +47,7 @@ def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
 def has_unlikely_energy(event: Event, capacity: Decimal | None) -> bool:
     """Whether its energy is too much for a vehicle of this capacity (kWh), if that is known."""
     energy = event.charged_energy
-    return energy is not None and capacity is not None and abs(energy) > MOST_BATTERIES * capacity
+    return energy is not None and capacity is not None and abs(energy) > MAX_CAPACITIES * capacity
 
 
 class UnitWarnings:

@@ -78,7 +78,7 @@ class ChangeFeed:
         self._states = states
         self._projector = projector
         # All streams may wait, without a time limit.
-        self._turns = Turns(READS_AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
+        self._turns = Turns(READS_AT_ONCE, of_each=1, max_waiting=sys.maxsize, patience_s=None)
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 

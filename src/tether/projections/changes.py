@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tether.domain.earlier_sessions import RECENT, EventPosition, LateReport, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
+from tether.domain.session_record import MAX_TAKEN, OrderedEvent, SessionRecord, ordered_event
 from tether.projections.recompute import (
     BEGINNING,
     MAX_LATE,
@@ -252,7 +252,7 @@ class Changes:
             if found is None or (snapshot and found[0].start_ms < snapshot.at_ms):
                 break
             session, context = found
-            if len(context.taken) < MOST_TAKEN:
+            if len(context.taken) < MAX_TAKEN:
                 return Beginning.at(session, context)
             at_ms = session.start_ms
         return Beginning.of(snapshot)

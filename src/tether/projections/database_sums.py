@@ -25,9 +25,9 @@ from tether.domain.summary import (
 )
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn, SessionKey
-from tether.storage.session_sums import MOST_OTHERS as MOST_OF_PART
+from tether.storage.session_sums import MAX_OTHERS as MAX_OF_PART
 from tether.storage.session_sums import (
-    MOST_PAIRS,
+    MAX_PAIRS,
     GroupSums,
     Part,
     PartSums,
@@ -40,8 +40,8 @@ PARTS = 50  # parts of time that are added up at once
 KEYS = 100  # sessions that are read at once
 NAMES = 4_000  # groups of a round
 ROUNDS = 10  # rounds of groups or parts for a page
-MOST_AREAS = 50_000  # chargers, if the groups are areas
-MOST_OTHERS = 20_000  # sessions of a page that the database does not add up
+MAX_AREA_CHARGERS = 50_000  # if the groups are areas
+MAX_OTHERS = 20_000  # sessions of a page that the database does not add up
 CHARGERS = 1_000  # that are read at once
 
 Reader = Callable[[int, SessionFilter], AsyncIterator[MeasuredSession]]
@@ -194,7 +194,7 @@ class DatabaseSums:
             areas: dict[str, str] = {}
             async for charger_id, area in areas_of(self._entities, query.partner):
                 areas[charger_id] = area
-                if len(areas) > MOST_AREAS:
+                if len(areas) > MAX_AREA_CHARGERS:
                     return None
             query = query._replace(areas=areas)
         try:
@@ -280,8 +280,8 @@ class DatabaseSums:
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
             known = [key for one in found for key in one.others]
             others += len(known)
-            if others > MOST_OTHERS or any(
-                len(one.others) > MOST_OF_PART or len(one.pairs) > MOST_PAIRS for one in found
+            if others > MAX_OTHERS or any(
+                len(one.others) > MAX_OF_PART or len(one.pairs) > MAX_PAIRS for one in found
             ):
                 raise _TooMuch
             for index, one in enumerate(found, start=start):

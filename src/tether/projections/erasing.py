@@ -16,7 +16,7 @@ from tether.projections.expiring import Expiring
 from tether.projections.projector import Projector
 from tether.storage.engine import Statement
 from tether.storage.entities import Entities
-from tether.storage.erasures import KINDS, MOST_COUNTED, Erasure, Erasures
+from tether.storage.erasures import KINDS, MAX_COUNTED, Erasure, Erasures
 from tether.storage.turns import throttled
 from tether.storage.withdrawals import Withdrawals
 
@@ -74,7 +74,7 @@ class Erasing:
 
     async def _check_no_events(self, erasure: Erasure) -> None:
         if count := await self.erasures.count_events(erasure):
-            raise HasEvents(count, MOST_COUNTED)
+            raise HasEvents(count, MAX_COUNTED)
 
     async def keep_erasing(self) -> None:
         """Continues erasures of killed processes, and deletes the records of old ones, until it is

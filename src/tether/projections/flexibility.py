@@ -36,7 +36,7 @@ from tether.storage.turns import TimeSlice, in_steps
 
 PAGE = 100  # sessions that are read at once
 CHARGERS = 20  # in a query for sessions
-MOST_OF_AREAS = 20_000  # areas times moments: their figures are in memory together
+MAX_AREA_MOMENTS = 20_000  # areas times moments: their figures are in memory together
 LONGEST_CACHED = 1000  # characters of a charger and a vehicle together
 
 _LAST = "\x7f"  # sorts after every id
@@ -152,11 +152,11 @@ class Capacities:
         areas: dict[str, Totals] = {}
         async for one in self._occupied(partner, query, stale=stale):
             area = area_of(from_json(Charger, one.charger)) or ""
-            if area not in areas and (len(areas) + 1) * len(moments) > MOST_OF_AREAS:
+            if area not in areas and (len(areas) + 1) * len(moments) > MAX_AREA_MOMENTS:
                 raise Invalid(
                     "by",
-                    f"At most {MOST_OF_AREAS:,} areas times moments can be asked for: take fewer "
-                    "moments, or give bbox.",
+                    f"At most {MAX_AREA_MOMENTS:,} areas times moments can be asked for: take "
+                    "fewer moments, or give bbox.",
                 )
             await in_steps(areas.setdefault(area, Totals(moments)).adding(one.vehicles))
         found: list[Entry] = []

@@ -28,13 +28,13 @@ from tether.storage.turns import Turns, wait_for_event
 AT_ONCE = 10_000  # events in a portion; it usually changes a fifth as many sessions
 WRITTEN_AT_ONCE = 500  # changes in a transaction: other writes wait for it
 IN_BULK = 500  # events; if more are stored at once, further events usually follow
-MOST_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
+MAX_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
 INTERVAL_S = 1.0  # between checks for changes, and between tries after a failure
 RETRY_S = 0.02
 PATIENCE_S = 5.0  # how long a reader waits until its events are derived
 SWEPT_AT_ONCE = 200  # partners in a round of `sweep`
 USUAL_RATE = 5_000.0  # events per second, until it is measured
-MOST_SAMPLES = 1_000
+MAX_SAMPLES = 1_000
 
 
 class Backlog:
@@ -47,7 +47,7 @@ class Backlog:
     def update(self, head: int, derived: int) -> None:
         """Updates the numbers: events are stored up to `head`, and derived up to `derived`."""
         self.waiting = head - derived
-        if len(self._samples) < MOST_SAMPLES and (not self._samples or self._samples[-1][0] < head):
+        if len(self._samples) < MAX_SAMPLES and (not self._samples or self._samples[-1][0] < head):
             self._samples.append((head, monotonic()))
         while self._samples and self._samples[0][0] <= derived:
             self._samples.popleft()
@@ -158,7 +158,7 @@ class Projector:
             return
         deadline = monotonic() + INTERVAL_S
         with suppress(Unavailable):
-            while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
+            while partner not in self._failing and await self.behind(partner) > MAX_BEHIND:
                 if monotonic() > deadline:
                     return
                 self.hurry(partner)
@@ -281,7 +281,7 @@ class Projector:
     async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
         """Derives these events in order, unless many of them are late and more will follow."""
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
-        await self._engine.list_events(partner, last, last + MOST_BEHIND // 2)
+        await self._engine.list_events(partner, last, last + MAX_BEHIND // 2)
         changes, late = await self.changes.of_events(partner, rows)
         if full and sum(one.events for one in late) > AT_ONCE // 4:
             return await self._by_vehicle(partner, position)
@@ -301,8 +301,8 @@ class Projector:
         """
         interrupted = position.unfinished
         head, _ = await self.derivations.progress(partner)
-        until = min(head, position.seq + MOST_BEHIND)
-        for last in (*range(position.seq + MOST_BEHIND // 2, until, MOST_BEHIND // 2), until):
+        until = min(head, position.seq + MAX_BEHIND)
+        for last in (*range(position.seq + MAX_BEHIND // 2, until, MAX_BEHIND // 2), until):
             await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
         async for late in self.changes.waiting(partner, seq, until, to_end=interrupted):

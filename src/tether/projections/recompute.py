@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord
+from tether.domain.session_record import MAX_TAKEN, OrderedEvent, SessionRecord
 from tether.storage.events import END_OF_TIME
 from tether.storage.session_records import Change, DerivedSession, SessionRow, StoredRow, text_of
 from tether.storage.snapshots import Snapshot
@@ -87,7 +87,7 @@ def changes_between(
     there is too much to read.
     """
     taken = beginning.context.taken
-    if len(taken) >= MOST_TAKEN or MAX_LATE in (len(events), len(known)):
+    if len(taken) >= MAX_TAKEN or MAX_LATE in (len(events), len(known)):
         return None
     if any(start < beginning.start for one in known for start in one.row.references.reports_on):
         return None

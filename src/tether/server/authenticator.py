@@ -22,7 +22,7 @@ MAX_CACHED = 10_000
 UNKNOWN_AT_ONCE = 4  # keys
 LOOK_UP_TIMEOUT_S = 5.0  # for an unknown key to wait for its look-up
 WRITE_USE_S = 10.0  # between two writes of the use of keys
-MOST_COUNTED = 10_000  # keys
+MAX_COUNTED = 10_000  # keys
 
 Uses: TypeAlias = "Mapping[str, tuple[int, str | None]]"  # ms since 1970 and address, by digest
 
@@ -184,11 +184,11 @@ class TokenBuckets:
     """The buckets of this process, which has its share of the rates if there are many `workers`."""
 
     def __init__(
-        self, clock: Callable[[], float], workers: int = 1, most_keys: int = 100_000
+        self, clock: Callable[[], float], workers: int = 1, max_keys: int = 100_000
     ) -> None:
         self._clock = clock
         self._workers = workers
-        self._most_keys = most_keys
+        self._max_keys = max_keys
         self._buckets: dict[str, _Bucket] = {}
 
     async def take(self, key: Limited, cost: int = 1) -> Verdict:
@@ -217,7 +217,7 @@ class TokenBuckets:
         now = self._clock()
         bucket = self._buckets.get(key.digest)
         if bucket is None:
-            if len(self._buckets) >= self._most_keys:  # the oldest bucket is full again by now
+            if len(self._buckets) >= self._max_keys:  # the oldest bucket is full again by now
                 del self._buckets[next(iter(self._buckets))]
             bucket = self._buckets[key.digest] = _Bucket(size, now)
         bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
@@ -299,11 +299,11 @@ class KeyUse:
         counted = self._counted.get((partner, key))
         if counted is not None:
             return counted
-        if len(self._counted) >= MOST_COUNTED:  # keys without new calls go
+        if len(self._counted) >= MAX_COUNTED:  # keys without new calls go
             busy = {of: one for of, one in self._counted.items() if one.calls or one.events}
             self._counted = busy
         counted = _Counted()
-        if len(self._counted) < MOST_COUNTED:
+        if len(self._counted) < MAX_COUNTED:
             self._counted[partner, key] = counted
         return counted
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-MOST_WAITING_BYTES = 1024 * 1024
+MAX_WAITING_BYTES = 1024 * 1024
 LAST_LINES_S = 1.0  # for waiting lines at the end of the process
 # If several processes write to a pipe, a write of this many bytes stays in one piece.
 _PORTION_BYTES = select.PIPE_BUF
@@ -17,7 +17,7 @@ _PORTION_BYTES = select.PIPE_BUF
 class LineWriter:
     """Writes lines to a file whose disk may be full, or whose reader may stall or be gone.
 
-    At most MOST_WAITING_BYTES wait for the thread. It drops and counts lines beyond this limit, and
+    At most MAX_WAITING_BYTES wait for the thread. It drops and counts lines beyond this limit, and
     lines that cannot be written. `on_dropped` gets their number at once. `on_resumed` gets the
     number of all dropped lines when lines can be written again. Both are called in any thread.
     """
@@ -39,7 +39,7 @@ class LineWriter:
         dropped = 0
         with self._changed:
             for line in lines:
-                if self._bytes + len(line) > MOST_WAITING_BYTES:
+                if self._bytes + len(line) > MAX_WAITING_BYTES:
                     dropped += 1
                 else:
                     self._waiting.append(line)

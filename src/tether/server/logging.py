@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 FIRST = 20  # lines of the same kind that are written in a period
 PERIOD_S = 1.0
-MOST_KINDS = 200  # that are counted apart in a period
+MAX_KINDS = 200  # that are counted apart in a period
 
 
 class Answered(msgspec.Struct):
@@ -150,7 +150,7 @@ class Sampler:
         kind = LineKind(event, reason, tuple(finer.items()))
         if not self._lines:
             asyncio.get_running_loop().call_later(PERIOD_S, self._end)
-        elif kind not in self._lines and len(self._lines) >= MOST_KINDS:
+        elif kind not in self._lines and len(self._lines) >= MAX_KINDS:
             kind = LineKind(event, reason)
         lines = self._lines[kind] = self._lines.get(kind, 0) + 1
         return lines <= FIRST

@@ -28,7 +28,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-MOST_PARTNERS = 1_000  # with series of their own, in each worker
+MAX_PARTNERS = 1_000  # with series of their own, in each worker
 OTHERS = "other"
 # Every worker has the same value of these, or its own, so they are not summed.
 _HIGHEST_OF_ALL = {
@@ -147,13 +147,13 @@ class Metrics:
     def of_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
         """Counts an answered request of this partner, and what was refused in it by reason.
 
-        The first MOST_PARTNERS partners have series of their own. The others share one.
+        The first MAX_PARTNERS partners have series of their own. The others share one.
         """
         if self._partners is None:
             return
         requests = self._partners.get(partner)
         if requests is None:
-            if len(self._partners) >= MOST_PARTNERS:
+            if len(self._partners) >= MAX_PARTNERS:
                 partner = OTHERS
             requests = self._partners[partner] = self._partner_requests.labels(partner)
         requests.inc()
@@ -168,7 +168,7 @@ class Metrics:
         for purpose, pool in connections.items():
             self._connections.labels(purpose, "busy").set(pool.busy)
             self._connections.labels(purpose, "idle").set(pool.idle)
-            self._connections.labels(purpose, "free").set(pool.most - pool.busy - pool.idle)
+            self._connections.labels(purpose, "free").set(pool.max - pool.busy - pool.idle)
 
     def rejected_events(self, reason: str, count: int) -> None:
         """Counts refused events."""

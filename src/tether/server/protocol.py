@@ -45,10 +45,10 @@ MAX_HEADERS = 200  # or a few more if they arrive at once
 SMALL_BYTES = 8 * 1024  # smaller incomplete requests do not count for the bounds
 LARGE_BYTES = 128 * 1024  # counted for each other request; larger bodies have bounds of their own
 WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it, the next piece waits
-MOST_WAITING = 16  # pipelined requests of a connection
+MAX_WAITING = 16  # pipelined requests of a connection
 SLICE_BYTES = 1024  # read at once, unless they are part of a body: some fifty short requests
 REQUEST_BYTES = 3000  # memory of a waiting request, about
-MOST_REFUSED = 64  # connections beyond the bound that get an answer; others are closed
+MAX_REFUSED = 64  # connections beyond the bound that get an answer; others are closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 PIECE_BYTES = 64 * 1024  # of a longer body: the next piece follows when the client has read it
 
@@ -112,7 +112,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         )
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
-            self._refuse_connection(answer=beyond <= MOST_REFUSED)
+            self._refuse_connection(answer=beyond <= MAX_REFUSED)
         else:
             self._start_timer()
 
@@ -150,7 +150,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             data, self._unparsed = self._unparsed + data, b""
         start = 0
         while start < len(data) and not self._ignores_input and not self.transport.is_closing():
-            if len(self.pipeline) >= MOST_WAITING:
+            if len(self.pipeline) >= MAX_WAITING:
                 self._unparsed = data[start:]
                 break
             end = start + max(SLICE_BYTES, self._body_left)

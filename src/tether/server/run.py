@@ -54,7 +54,7 @@ async def serve(
 
     Before it returns, it finishes the running requests. What it acknowledged is on disk.
     """
-    most_files = _raise_file_limit()
+    max_files = _raise_file_limit()
     _return_large_blocks()
     logging.when_dropped(metrics.dropped_log_lines.inc)
 
@@ -85,7 +85,7 @@ async def serve(
         webhooks = bootstrap.webhook_service(store, box, sender)
         app = bootstrap.build_app(store, keys, metrics, settings, webhooks=webhooks, tracer=tracer)
         connections = min(
-            settings.max_connections, max(1, most_files - RESERVED_FILES - settings.pool_size)
+            settings.max_connections, max(1, max_files - RESERVED_FILES - settings.pool_size)
         )
         bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
         connection: Any = partial(

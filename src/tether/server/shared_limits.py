@@ -28,12 +28,12 @@ log = structlog.get_logger()
 TIMEOUT_S = 0.04  # a healthy Redis answers in a millisecond
 # A request that arrives during a round trip waits for its end. This counts as part of its timeout,
 # but at least this much remains.
-LEAST_TIMEOUT_S = TIMEOUT_S / 4
+MIN_TIMEOUT_S = TIMEOUT_S / 4
 PROBE_TIMEOUT_S = TIMEOUT_S / 2  # shorter: a slow Redis must not be found and lost again and again
 LATE_IN_A_ROW = 4  # after so many late answers Redis is lost
 CONNECT_TIMEOUT_S = 1.0
 PROBE_EVERY_S = 0.5
-MOST_AT_ONCE = 100  # each takes Redis about ten microseconds, in which other clients wait
+MAX_AT_ONCE = 100  # each takes Redis about ten microseconds, in which other clients wait
 # The generic cell rate algorithm: a bucket of `burst` tokens that refills at the key's rate.
 _SCRIPT = RedisLimitAtomicActionSpec.SCRIPTS
 _ROUNDS = 3  # of the event loop: to send a request, or to receive, read and pass on an answer
@@ -94,11 +94,11 @@ class SharedBuckets:
 
     async def _ask_for_all(self) -> None:
         while self._waiting:
-            takes, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+            takes, self._waiting = self._waiting[:MAX_AT_ONCE], self._waiting[MAX_AT_ONCE:]
             verdicts: list[Verdict] | list[None]
             try:
                 waited_s = asyncio.get_running_loop().time() - takes[0].since_s
-                timeout_s = max(TIMEOUT_S - waited_s, LEAST_TIMEOUT_S)
+                timeout_s = max(TIMEOUT_S - waited_s, MIN_TIMEOUT_S)
                 verdicts = await _in_time(self._ask(takes), timeout_s)
                 self._late = 0
             except Exception as error:  # no request may fail because of Redis

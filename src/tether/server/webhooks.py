@@ -23,7 +23,7 @@ from tether.domain.timestamps import format_instant
 from tether.domain.webhook_validation import Replay
 from tether.domain.webhooks import (
     LAST_ID,
-    MOST_ENDPOINTS,
+    MAX_ENDPOINTS,
     PRIVATE_KEY,
     PUBLIC_KEY,
     TEST_TYPE,
@@ -42,7 +42,7 @@ from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
 from tether.storage.audit import audit_entry
 from tether.storage.engine import Statement
 from tether.storage.turns import Turns
-from tether.storage.webhooks import MOST_PARKED, Parked, Webhooks
+from tether.storage.webhooks import MAX_PARKED, Parked, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
 _NO_FAILURES: dict[str, Any] = {
@@ -113,7 +113,7 @@ class WebhookService:
         )  # fmt: skip
         entry = self._entry(webhook, by, "webhook.create", after=_audited(fields))
         if not await self._stored.add(webhook, entry):
-            why = f"There are {MOST_ENDPOINTS} webhooks already: delete one first."
+            why = f"There are {MAX_ENDPOINTS} webhooks already: delete one first."
             raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
         return webhook, verifier
 
@@ -222,7 +222,7 @@ class WebhookService:
         now_ms = self._now_ms()
         entry = self._entry(webhook, by, "webhook.replay")
         if replay.message_id is not None:
-            if webhook.parked >= MOST_PARKED:
+            if webhook.parked >= MAX_PARKED:
                 raise TooManyAtOnce(60)
             if await self._find_message(webhook, replay.message_id) is None:
                 raise NotFound

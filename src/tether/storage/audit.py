@@ -11,7 +11,7 @@ from tether.storage.engine import Engine, Statement
 
 FORGOTTEN_AT_ONCE = 2_000
 END_OF_TIME = 2**62
-MOST_BYTES = 2_000  # of `before` and of `after`; larger values are left out
+MAX_BYTES = 2_000  # of `before` and of `after`; larger values are left out
 LONGEST_TARGET = 200
 _numbers = count()  # orders the entries of the same millisecond
 
@@ -78,7 +78,7 @@ def _json(values: Mapping[str, object] | None) -> str:
     if not values:
         return ""
     text = to_json(values)
-    return text.decode() if len(text) <= MOST_BYTES else ""
+    return text.decode() if len(text) <= MAX_BYTES else ""
 
 
 class Audit:

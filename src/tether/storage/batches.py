@@ -23,13 +23,13 @@ class Batches(Generic[K, T, R]):
         self,
         handle: Callable[[K, list[T]], Awaitable[Sequence[R | Exception]]],
         *,
-        most_at_once: int = sys.maxsize,
-        most_waiting: int = sys.maxsize,
+        max_at_once: int = sys.maxsize,
+        max_waiting: int = sys.maxsize,
     ) -> None:
         """`handle` returns the result of each item, or the error for its caller."""
         self._handle = handle
-        self._most_at_once = most_at_once
-        self._most_waiting = most_waiting
+        self._max_at_once = max_at_once
+        self._max_waiting = max_waiting
         self._waiting: dict[K, list[tuple[T, asyncio.Future[R]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -41,7 +41,7 @@ class Batches(Generic[K, T, R]):
             task = asyncio.create_task(self._handle_all(key))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif len(waiting) < self._most_waiting:
+        elif len(waiting) < self._max_waiting:
             waiting.append((item, result))
         else:
             raise Unavailable
@@ -54,7 +54,7 @@ class Batches(Generic[K, T, R]):
 
     async def _handle_all(self, key: K) -> None:
         while waiting := self._waiting[key]:
-            batch, self._waiting[key] = waiting[: self._most_at_once], waiting[self._most_at_once :]
+            batch, self._waiting[key] = waiting[: self._max_at_once], waiting[self._max_at_once :]
             results: Sequence[R | Exception]
             try:
                 results = await self._handle(key, [item for item, _ in batch])

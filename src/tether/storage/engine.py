@@ -50,7 +50,7 @@ class Connections(NamedTuple):
 
     busy: int
     idle: int
-    most: int
+    max: int
 
 
 PING = "SELECT 1 FROM partners LIMIT 1"

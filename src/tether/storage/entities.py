@@ -15,7 +15,7 @@ from tether.storage.turns import TimeSlice, map_in_steps
 
 BEING_ERASED = partial(Unavailable, 1, "one of this id is being erased.")
 PUT_AT_ONCE = 1_000  # entities in one statement, so that other writes do not wait long
-MOST_PATCHES_WAITING = 2_000  # of one entity; later ones are refused with Unavailable
+MAX_PATCHES_WAITING = 2_000  # of one entity; later ones are refused with Unavailable
 PATCHES_AT_ONCE = 200
 
 Patch: TypeAlias = Callable[[int, Any], Any]
@@ -86,7 +86,7 @@ class Entities:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._patches = Batches(
-            self._apply, most_at_once=PATCHES_AT_ONCE, most_waiting=MOST_PATCHES_WAITING
+            self._apply, max_at_once=PATCHES_AT_ONCE, max_waiting=MAX_PATCHES_WAITING
         )
 
     async def drain(self) -> None:

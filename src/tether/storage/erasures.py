@@ -12,7 +12,7 @@ from tether.storage.engine import Engine, Statement, batch, batch_of, delete_bat
 AT_ONCE = 250  # rows in a transaction; other writes wait for it
 SESSIONS_AT_ONCE = 50  # fewer, because they are in many indexes
 LOGGED_AT_ONCE = 500  # requests or attempts; more, because each statement reads all of the partner
-MOST_COUNTED = 10_000  # events
+MAX_COUNTED = 10_000  # events
 # For this time after an erasure no node stores a request that names the entity. Nodes do not keep
 # requests in memory for longer.
 ENDED_MS = 60_000
@@ -22,7 +22,7 @@ KINDS: dict[str, type[Entity]] = {"chargers": Charger, "vehicles": Vehicle}
 ALL = "SELECT partner, kind, code FROM erasures WHERE kind <> 'ended' ORDER BY begun_ms"
 FIND = "SELECT 1 FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
 _EVENTS = "SELECT 1 FROM {one}_events e WHERE e.partner = $1 AND e.{one}_id = $2"
-COUNT = f"SELECT count(*) FROM ({_EVENTS} LIMIT {MOST_COUNTED + 1}) x"
+COUNT = f"SELECT count(*) FROM ({_EVENTS} LIMIT {MAX_COUNTED + 1}) x"
 # $5 says whether the entity may have events.
 ADD = f"""
 INSERT INTO erasures (partner, kind, code, begun_ms)
@@ -136,7 +136,7 @@ class Erasures:
         return bool(await self._engine.read(FIND, erasure.partner, erasure.kind, erasure.code))
 
     async def count_events(self, erasure: Erasure) -> int:
-        """The number of its events; one more than MOST_COUNTED if there are more."""
+        """The number of its events; one more than MAX_COUNTED if there are more."""
         sql = erasure.sql(COUNT)
         ((count,),) = await self._engine.scan(sql, erasure.partner, erasure.id)
         return int(count)

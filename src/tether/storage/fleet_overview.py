@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from tether.storage.engine import Engine
 
-MOST_COUNTED = 250_000  # chargers, vehicles
-MOST_OF_EACH = 10_000  # chargers, vehicles, for a page with many partners
-MOST_PLUGGED_IN = 20_000  # sessions that are read: the newest
+MAX_COUNTED = 250_000  # chargers, vehicles
+MAX_OF_EACH = 10_000  # chargers, vehicles, for a page with many partners
+MAX_PLUGGED_IN = 20_000  # sessions that are read: the newest
 
 # For each active session: whether it is charging, its last power, and its state of charge.
 _ACTIVE = f"""
@@ -19,7 +19,7 @@ SELECT s.charger_id, s.vehicle_id, s.start_ms,
        CAST({{session_json}} -> 'periods' -> -1 ->> 'power' AS NUMERIC) AS last_power,
        CAST({{session_json}} ->> 'soc' AS NUMERIC) AS soc
 FROM sessions s WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
-ORDER BY s.start_ms DESC, s.id DESC LIMIT {MOST_PLUGGED_IN}
+ORDER BY s.start_ms DESC, s.id DESC LIMIT {MAX_PLUGGED_IN}
 """
 
 
@@ -30,9 +30,9 @@ def _sizes(most: int) -> str:
 """
 
 
-SIZES = f"SELECT {_sizes(MOST_OF_EACH)}"
+SIZES = f"SELECT {_sizes(MAX_OF_EACH)}"
 SUMS = f"""
-SELECT {_sizes(MOST_COUNTED)},
+SELECT {_sizes(MAX_COUNTED)},
        count(*), count(charging), sum(CASE WHEN charging = 1 THEN last_power END)
 FROM ({_ACTIVE}) active
 """
@@ -90,7 +90,7 @@ class FleetOverview:
         return FleetSums._make([*counts, None if power is None else float(power)])
 
     async def sizes(self, partner: int) -> tuple[int, int]:
-        """The numbers of the partner's chargers and vehicles, up to MOST_OF_EACH."""
+        """The numbers of the partner's chargers and vehicles, up to MAX_OF_EACH."""
         ((chargers, vehicles),) = await self._engine.read(SIZES, partner)
         return int(chargers), int(vehicles)
 

@@ -3,8 +3,8 @@
 from tether.domain.key_requests import (
     CLIENT_WINDOW_MS,
     KEPT_MS,
-    MOST_OF_CLIENT,
-    MOST_WAITING,
+    MAX_OF_CLIENT,
+    MAX_WAITING,
     KeyRequest,
     Limits,
     RequestForm,
@@ -13,7 +13,7 @@ from tether.domain.keys import Rate
 from tether.storage.engine import Engine, Row, Statement, where_found
 
 KEY_NAME = "requested"
-MOST_LISTED = 500  # waiting requests first
+MAX_LISTED = 500  # waiting requests first
 
 _COLUMNS = """
 r.digest, r.created_ms, r.expires_ms, r.client, r.organisation, r.email, r.purpose, r.fleet,
@@ -81,8 +81,8 @@ class KeyRequests:
             Statement(DELETE_EXPIRED, (now_ms,)),
             Statement(
                 ADD,
-                (digest, now_ms, ends_ms, client, *form, now_ms - CLIENT_WINDOW_MS, MOST_OF_CLIENT,
-                 MOST_WAITING),
+                (digest, now_ms, ends_ms, client, *form, now_ms - CLIENT_WINDOW_MS, MAX_OF_CLIENT,
+                 MAX_WAITING),
             ),
         )  # fmt: skip
         return bool(added)
@@ -94,7 +94,7 @@ class KeyRequests:
 
     async def all(self, now_ms: int) -> list[KeyRequest]:
         """The waiting requests, then the decided ones, each the newest first."""
-        return [_request_of(row) for row in await self._engine.read(LIST, now_ms, MOST_LISTED)]
+        return [_request_of(row) for row in await self._engine.read(LIST, now_ms, MAX_LISTED)]
 
     async def decide(
         self,

@@ -23,8 +23,8 @@ from tether.storage.engine import (
 )
 from tether.storage.plugged_in import SessionKey
 
-MOST_PAIRS = 500_000  # of a charger and a vehicle, in each part
-MOST_OTHERS = 20_000  # keys in each part; one more is returned if there are more
+MAX_PAIRS = 500_000  # of a charger and a vehicle, in each part
+MAX_OTHERS = 20_000  # keys in each part; one more is returned if there are more
 
 
 class Part(NamedTuple):
@@ -76,7 +76,7 @@ class PartSums(NamedTuple):
     groups: dict[str, GroupSums]
     others: list[SessionKey]
     pairs: list[tuple[str, str]]
-    """Chargers with their vehicles; one more than MOST_PAIRS if there are more."""
+    """Chargers with their vehicles; one more than MAX_PAIRS if there are more."""
 
 
 _HERE = """
@@ -166,13 +166,13 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         )
         keys = json_list(element, f"""
             SELECT s.charger_id, s.vehicle_id, s.start_ms, s.start_rank {sessions}
-            AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
+            AND NOT coalesce({_IS_SUM}, false) LIMIT {MAX_OTHERS + 1}
         """)  # fmt: skip
     if wanted.pairs:
         element = json_array(json_id("x.charger_id"), json_id("x.vehicle_id"))
         pairs = json_list(element, f"""
             SELECT DISTINCT s.charger_id || '' AS charger_id, s.vehicle_id || '' AS vehicle_id
-            {sessions} LIMIT {MOST_PAIRS + 1}
+            {sessions} LIMIT {MAX_PAIRS + 1}
         """)  # fmt: skip
     sql = f"""
 WITH {batch("wanted", *columns_of(Part))}

@@ -19,7 +19,7 @@ from tether.storage.turns import TimeSlice
 PORTION = 50  # sessions that one statement returns
 PORTIONS = 100  # for one page
 READ_AT_ONCE = 1_000  # sessions that one statement searches
-MOST_BYTES = 2_000_000  # stored bytes of a page; a session has up to 1,000 charge periods
+MAX_BYTES = 2_000_000  # stored bytes of a page; a session has up to 1,000 charge periods
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 SessionPosition = tuple[int, str]
@@ -272,7 +272,7 @@ class Sessions:
                         found.append(session)
                     size += len(row[1] or "")
                     after = _position_of(session, wanted)
-                if size > MOST_BYTES:
+                if size > MAX_BYTES:
                     return SessionPage(found, after)
                 await time_slice.yield_if_over()
             if len(found) >= limit or (len(rows) < portion and stop is None):

@@ -13,8 +13,8 @@ from tether.storage.engine import Engine, Row, batch, batch_of, json_array, json
 from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
 
-MOST = 100  # active sessions that are returned of a charger
-FEW = 5  # … when one charger is looked up, in the event loop
+MAX_SESSIONS = 100  # active sessions that are returned of a charger
+FEW_SESSIONS = 5  # … at first, when one charger is looked up in the event loop
 
 
 def _event(seq: str) -> str:
@@ -65,13 +65,13 @@ _AT_CHARGER = f"""
 # of other chargers count, because they may mean that a vehicle has left this one.
 OF_CHARGER = f"""
 SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {HEAD} > {DERIVED},
-       {_AT_CHARGER.format(charger="$2", most=FEW)}
+       {_AT_CHARGER.format(charger="$2", most=FEW_SESSIONS)}
 """
 
 # What is plugged in at each charger in $2.
 OF_CHARGERS = f"""
 WITH {batch("wanted", "charger_id")}
-SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MOST)} FROM wanted w
+SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MAX_SESSIONS)} FROM wanted w
 """
 
 
@@ -101,7 +101,7 @@ class States:
         Raises NotFound.
         """
         waits, active, ended = await self._find(OF_CHARGER, partner, charger_id)
-        occupancy = _occupancy(active, ended, FEW)
+        occupancy = _occupancy(active, ended, FEW_SESSIONS)
         if occupancy.more:
             occupancy = (await self.of_chargers(partner, [charger_id]))[charger_id]
         return waits, occupancy
@@ -112,7 +112,10 @@ class States:
         """What is plugged in at each of these chargers."""
         wanted = batch_of([charger_id] for charger_id in charger_ids)
         rows = await self._engine.scan(OF_CHARGERS, partner, wanted)
-        return {charger_id: _occupancy(active, ended, MOST) for charger_id, active, ended in rows}
+        return {
+            charger_id: _occupancy(active, ended, MAX_SESSIONS)
+            for charger_id, active, ended in rows
+        }
 
     async def _find(self, sql: str, partner: int, entity_id: str) -> Row:
         row = await self._engine.look_up(sql, partner, entity_id)

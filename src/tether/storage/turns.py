@@ -24,7 +24,7 @@ from weakref import WeakSet
 from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
 
 MAX_PARTNERS = 1_000  # whose used time is kept
-MOST_WAITING = 200  # of a partner
+MAX_WAITING = 200  # of a partner
 PATIENCE_S = 20.0
 SLICE_S = 0.001  # of computing without a pause
 ROUND_S = 0.002  # of steps in a round of the event loop
@@ -132,14 +132,14 @@ class Turns:
         of_each: int,
         refused: Callable[[str], None] = lambda _: None,
         *,
-        most_waiting: int = MOST_WAITING,
+        max_waiting: int = MAX_WAITING,
         patience_s: float | None = PATIENCE_S,
     ) -> None:
         """`refused` gets the reason when work may not wait, or has waited too long."""
         self._free = at_once
         self._of_each = of_each
         self._refused = refused
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._patience_s = patience_s
         self._running: Counter[Hashable] = Counter()
         self._waiting: FairQueue[Hashable, asyncio.Future[None]] = FairQueue()
@@ -178,7 +178,7 @@ class Turns:
             self._free -= 1
             self._running[partner] += 1
             return
-        if self._waiting.of(partner) >= self._most_waiting:
+        if self._waiting.of(partner) >= self._max_waiting:
             self._refused("reads")
             raise TooManyAtOnce(1)
         turn = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ import msgspec
 from tether.domain.errors import NotFound
 from tether.domain.webhooks import (
     LAST_ID,
-    MOST_ENDPOINTS,
+    MAX_ENDPOINTS,
     Attempt,
     Endpoint,
     LogPosition,
@@ -38,9 +38,9 @@ from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.events import EVENTS
 from tether.storage.log_positions import HEAD
 
-MOST_PARKED = 1_000  # of an endpoint, including those that failed for good
-MOST_ATTEMPTS = 500  # of an endpoint
-MOST_BEHIND = 1_000  # counted changes of sessions
+MAX_PARKED = 1_000  # of an endpoint, including those that failed for good
+MAX_ATTEMPTS = 500  # of an endpoint
+MAX_BEHIND = 1_000  # counted changes of sessions
 EXPIRED_AT_ONCE = 500  # attempts in a transaction; other writes wait for it
 
 # Endpoints ----------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ ADD = f"""
 INSERT INTO webhooks ({", ".join(_COLUMNS)}, lease, lease_ms, fence)
 SELECT {", ".join(f"${number}" for number in range(1, len(_COLUMNS) + 1))}, '', 0, 0
 WHERE EXISTS (SELECT 1 FROM partners p WHERE p.id = $1)
-  AND (SELECT count(*) FROM webhooks w WHERE w.partner = $1) < {MOST_ENDPOINTS}
+  AND (SELECT count(*) FROM webhooks w WHERE w.partner = $1) < {MAX_ENDPOINTS}
 """
 OF_PARTNER = f"""
 SELECT {_selected("w")} FROM webhooks w WHERE w.partner = $1 ORDER BY w.created_ms, w.id
@@ -91,7 +91,7 @@ BACKLOG = f"""
 SELECT {HEAD} - w.seq, (SELECT count(*) FROM (
     SELECT 1 FROM session_versions u
     WHERE u.partner = $1 AND (u.updated_ms, u.id) > (w.session_ms, w.session_id)
-    LIMIT {MOST_BEHIND}) x)
+    LIMIT {MAX_BEHIND}) x)
 FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 """
 
@@ -100,7 +100,7 @@ WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w
 
 
 class Backlog(NamedTuple):
-    """What an endpoint has not received: events, and changes of sessions up to MOST_BEHIND. The
+    """What an endpoint has not received: events, and changes of sessions up to MAX_BEHIND. The
     filters of the endpoint are not applied.
     """
 
@@ -273,7 +273,7 @@ ON CONFLICT (partner, webhook, id) DO NOTHING
 DELETE_OLDEST = f"""
 DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
     SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
-    ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
+    ORDER BY a.id DESC LIMIT 1 OFFSET {MAX_ATTEMPTS})
 """
 EXPIRED = """
 SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND at_ms < $2 LIMIT $3

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 TICK_S = 0.25
 CLAIMED_AT_ONCE = 250
-MOST_WORKERS = 1_000  # one worker for each endpoint; one whose endpoint hangs takes 20 s
+MAX_WORKERS = 1_000  # one worker for each endpoint; one whose endpoint hangs takes 20 s
 COUNTED_S = 10.0
 STOP_S = 2.0  # for requests under way when the server stops
 
@@ -76,7 +76,7 @@ class Deliverer:
         await self._progress.write()
         if self._workers:
             await self._progress.renew_leases(list(self._workers), self._lease_end_ms())
-        if most := min(CLAIMED_AT_ONCE, MOST_WORKERS - len(self._workers)):
+        if most := min(CLAIMED_AT_ONCE, MAX_WORKERS - len(self._workers)):
             await self._claim(most)
         if monotonic() - self._counted_at >= COUNTED_S:
             self._counted_at = monotonic()

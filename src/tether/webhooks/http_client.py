@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tether.webhooks.addresses import AddressRules, ForbiddenAddress
 
-MOST_ANSWER_BYTES = 20_000
+MAX_ANSWER_BYTES = 20_000
 LONGEST_ERROR = 300  # characters
 KEEP_ALIVE_S = 15.0
 NAMES_AT_ONCE = 64  # a look-up may take as long as an attempt
@@ -71,10 +71,10 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     read = bytearray()
     async for part in response.content.iter_any():
         read += part
-        if len(read) > MOST_ANSWER_BYTES:
+        if len(read) > MAX_ANSWER_BYTES:
             response.close()
             break
-    return bytes(read[:MOST_ANSWER_BYTES])
+    return bytes(read[:MAX_ANSWER_BYTES])
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ from time import monotonic
 
 from tether.domain.errors import Unavailable
 from tether.domain.webhooks import Attempt
-from tether.storage.webhooks import MOST_ATTEMPTS, Parked, Progress, Webhooks
+from tether.storage.webhooks import MAX_ATTEMPTS, Parked, Progress, Webhooks
 
 LEASE_S = 8.0
 RENEWED_S = 2.0
@@ -87,6 +87,6 @@ class ProgressWriter:
             raise
         for key, count in written.attempts_of.items():
             self._attempts_kept[key] += count
-            if self._attempts_kept[key] > MOST_ATTEMPTS // 2:
+            if self._attempts_kept[key] > MAX_ATTEMPTS // 2:
                 del self._attempts_kept[key]
                 await self._stored.delete_oldest_attempts(*key)

@@ -18,7 +18,7 @@ import structlog
 
 from tether.domain.errors import Unavailable
 from tether.domain.webhooks import (
-    MOST_BODY_BYTES,
+    MAX_BODY_BYTES,
     RETRY_AFTER_S,
     STOPS_AFTER_MS,
     TRIES_BEFORE_PARKING,
@@ -30,7 +30,7 @@ from tether.domain.webhooks import (
     pause_s,
     warning_of,
 )
-from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, Progress
+from tether.storage.webhooks import MAX_PARKED, Claimed, Parked, Progress
 from tether.webhooks.messages import Messages, Step
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 
@@ -134,7 +134,7 @@ class EndpointWorker:
             if step.message is not None:
                 size += len(step.message.body) + 80
                 messages += 1
-                if batch and (messages > most or size > MOST_BODY_BYTES):
+                if batch and (messages > most or size > MAX_BODY_BYTES):
                     break
             batch.append(step)
         return batch
@@ -144,7 +144,7 @@ class EndpointWorker:
         whether to continue.
         """
         following = next((step for step in [*steps][1:] if step.message), None)
-        if following is None or self._endpoint.parked >= MOST_PARKED:
+        if following is None or self._endpoint.parked >= MAX_PARKED:
             return False
         assert following.message is not None
         outcome = await self._send([following.message])

@@ -22,7 +22,7 @@ from tether.cli.display.output import Cell, counted, note, say, show_line, show_
 from tether.cli.options import OrderedGroup, WholeNumber, together
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
-from tether.domain.webhooks import MOST_IN_BATCH, MessageType, SignatureKind
+from tether.domain.webhooks import MAX_IN_BATCH, MessageType, SignatureKind
 
 if TYPE_CHECKING:
     from tether.client import Client, Webhook, WebhookAttempt, WebhookOutcome
@@ -56,7 +56,7 @@ _settings = together(
     click.option("--vehicle", "vehicle_id", metavar="ID", help="About this vehicle only."),
     click.option("--from", "from_", metavar="PLACE",
                  help="Where to begin: now, start, or a cursor of events or of the stream."),
-    click.option("--max-batch", type=WholeNumber(1, MOST_IN_BATCH), metavar="N",
+    click.option("--max-batch", type=WholeNumber(1, MAX_IN_BATCH), metavar="N",
                  help="How many messages a request may have."),
     click.option("--rate", "rate_per_second", type=POSITIVE_NUMBER, metavar="N",
                  help="The most requests in a second."),

@@ -27,7 +27,7 @@ from tether.storage.audit import audit_entry
 from tether.storage.log_positions import Epoch
 from tether.storage.turns import in_steps, map_in_steps
 
-MOST_REFUSED_SHOWN = 10  # refused items that the console shows
+MAX_REFUSED_SHOWN = 10  # refused items that the console shows
 E = TypeVar("E", Charger, Vehicle)
 Result: TypeAlias = dict[str, Any] | Refusal  # of an item, for the answer
 StoreAll: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Result]]]
@@ -63,7 +63,7 @@ class Bulk:
         set_rate_limit(resp, await self._limiter.take(key, 0))  # now without its items
         refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
         refusals = [refusal for _, refusal in refused]
-        req.context.refused_items = refused[:MOST_REFUSED_SHOWN]
+        req.context.refused_items = refused[:MAX_REFUSED_SHOWN]
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))

@@ -21,8 +21,8 @@ from tether.storage.turns import map_in_steps
 LIST_PARAMETERS = (
     "limit", "cursor", "chargerId", "bbox", "at", "by", "from", "to", "step", "maxAge", "stale",
 )  # fmt: skip
-MOST_MOMENTS = 1000  # of an answer that is not streamed
-MOST_STREAMED = 10_000
+MAX_MOMENTS = 1000  # of an answer that is not streamed
+MAX_STREAMED = 10_000
 READ_AT_ONCE = 4_000  # lines, about 2 MB
 SENT_AT_ONCE = 500  # lines
 NDJSON = "application/x-ndjson"
@@ -150,7 +150,7 @@ def _over_time(totals: Iterable[Figures]) -> list[Entry]:
 def _position(text: str) -> EntryPosition | None:
     """The position in a cursor; None if it is invalid. Old cursors have a charger only."""
     found = _POSITION.fullmatch(text)
-    return None if found is None else EntryPosition(found[1], int(found[2] or MOST_STREAMED))
+    return None if found is None else EntryPosition(found[1], int(found[2] or MAX_STREAMED))
 
 
 def _capacity_query(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQuery:
@@ -163,7 +163,7 @@ def _capacity_query(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Ca
             raise Invalid(name, f"It does not go with {NDJSON}, which has all in one answer.")
         if name in query and by is None:
             raise Invalid(name, "It can only be given together with by.")
-    most = MOST_STREAMED if as_lines or by is not None else MOST_MOMENTS
+    most = MAX_STREAMED if as_lines or by is not None else MAX_MOMENTS
     charger_id = query.get("chargerId")
     if charger_id is not None and not is_entity_id(charger_id):
         raise Invalid("chargerId", ENTITY_ID_RULE)
@@ -213,7 +213,7 @@ def _moments(query: dict[str, str], now_ms: int, most: int) -> range | None:
     moments = range(from_ms, to_ms, pagination.seconds_of(query, "step") * 1000)
     if len(moments) > most:
         least = -((from_ms - to_ms) // (most * 1000))
-        more = "" if most == MOST_STREAMED else f" ({MOST_STREAMED} with Accept: {NDJSON})"
+        more = "" if most == MAX_STREAMED else f" ({MAX_STREAMED} with Accept: {NDJSON})"
         raise Invalid(
             "step", f"It must be at least {least}: there are at most {most} moments{more}."
         )

@@ -21,7 +21,7 @@ from tether.storage.turns import TimeSlice
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
 STATES_AT_ONCE = 20  # the state of a charger has up to 100 vehicles
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 BULK = "bulk"  # also an id: the path `/chargers/bulk` has no other
 E = TypeVar("E", Charger, Vehicle)
 
@@ -159,7 +159,7 @@ class EntityListResource(Generic[E]):
         """The bodies with their states; fewer if these are large."""
         bodies: list[str] = []
         size, time_slice = 0, TimeSlice()
-        while size < MOST_BYTES and (some := entities[len(bodies) : len(bodies) + STATES_AT_ONCE]):
+        while size < MAX_BYTES and (some := entities[len(bodies) : len(bodies) + STATES_AT_ONCE]):
             states = await self._states(partner, [entity_id for entity_id, _ in some])
             for (_, body), state in zip(some, states, strict=True):
                 bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')

@@ -18,7 +18,7 @@ LIST_PARAMETERS = (
     "overlappingFrom", "overlappingTo", "status", "flag", "estimated", "updatedFrom", "stale",
 )  # fmt: skip
 REPEATED = ("chargerId", "vehicleId")
-MOST_IDS = 50  # each needs a search of its own in an index
+MAX_IDS = 50  # each needs a search of its own in an index
 # These may change in a session. With them a changed session could leave the list of changes.
 _NOT_OF_CHANGES = (
     "status", "flag", "estimated", "endedFrom", "endedTo", "overlappingFrom", "overlappingTo",
@@ -119,8 +119,8 @@ def ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
     ids = tuple(dict.fromkeys(query[name].split(",")))
     if not all(map(is_entity_id, ids)):
         raise Invalid(name, ENTITY_ID_RULE)
-    if len(ids) > MOST_IDS:
-        raise Invalid(name, f"It can be given at most {MOST_IDS} times.")
+    if len(ids) > MAX_IDS:
+        raise Invalid(name, f"It can be given at most {MAX_IDS} times.")
     return ids
 
 

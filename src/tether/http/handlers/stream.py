@@ -29,7 +29,7 @@ from tether.storage.log_positions import Epoch
 log = structlog.get_logger()
 
 PARAMETERS = ("cursor", "chargerId", "vehicleId", "type")
-MOST_STREAMS = 64  # of one partner in one process
+MAX_STREAMS = 64  # of one partner in one process
 HEARTBEAT_S = 15.0  # without data; many proxies hang up after 60 s
 TICK_S = 0.5  # between checks of the key: the stream of a revoked key ends within 2 s
 RETRY_MS = 1000  # until a browser connects again
@@ -65,7 +65,7 @@ class StreamResource:
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
-        self._streams = EventStreams(store, MOST_STREAMS, metrics)
+        self._streams = EventStreams(store, MAX_STREAMS, metrics)
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         wanted, epoch, position = await self._begin(req, resp)

@@ -41,7 +41,7 @@ class PostgresEngine:
         self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
         # Scans use half of the connections.
         self._turns = {
-            name: Turns((size + 1) // 2, (size + 3) // 4, most_waiting=sys.maxsize, patience_s=None)
+            name: Turns((size + 1) // 2, (size + 3) // 4, max_waiting=sys.maxsize, patience_s=None)
             for name, size in sizes.items()
         }
         self._look_ups = Batches(self._look_up_all)

@@ -118,7 +118,7 @@ class Pool:
     def __init__(self, conninfo: str, size: int) -> None:
         self._conninfo = conninfo
         # A partner never uses all connections.
-        self._turns = Turns(size, max(1, size - 1), most_waiting=sys.maxsize, patience_s=None)
+        self._turns = Turns(size, max(1, size - 1), max_waiting=sys.maxsize, patience_s=None)
         self._size = size
         self._idle: list[Connection] = []
         self._busy = 0

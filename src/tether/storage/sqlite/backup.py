@@ -17,7 +17,7 @@ from tether.storage.dialect import SQLITE
 from tether.storage.sqlite.file import COPY, SqliteFile, connect, session
 
 PAGES_AT_ONCE = 500
-MOST_DAMAGES = 10
+MAX_DAMAGES = 10
 BUSY_MS = 1_000  # so long a restore waits for a command that reads the database
 _FOLDER_TRIES = 10
 
@@ -96,7 +96,7 @@ def damages_in(path: Path, *, full: bool = False) -> list[str]:
     connection = connect(path)
     try:
         pragma = "integrity_check" if full else "quick_check"
-        rows = connection.execute(f"PRAGMA {pragma}({MOST_DAMAGES})").fetchall()
+        rows = connection.execute(f"PRAGMA {pragma}({MAX_DAMAGES})").fetchall()
         lines = [line for (text,) in rows for line in str(text).splitlines()]
         damages = [line for line in lines if line != "ok" and not line.startswith("***")]
         return damages or (_wrong_lists(connection) if full else [])

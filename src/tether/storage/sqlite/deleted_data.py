@@ -24,8 +24,8 @@ from tether.storage.sqlite.file import BUSY_TIMEOUT_MS, HEADER_BYTES, connect, p
 INCREMENTAL = 2  # of PRAGMA auto_vacuum
 # Free pages are returned when more than a tenth of the file is free, until a twentieth is left for
 # new rows. Otherwise the file would shrink and grow all the time.
-MOST_FREE, LEFT_FREE = 0.1, 0.05
-LEAST_FREE_PAGES = 2_000
+MAX_FREE, LEFT_FREE = 0.1, 0.05
+MIN_FREE_PAGES = 2_000
 PAGES_RETURNED_AT_ONCE = 100  # other writes wait meanwhile
 PAUSE_S = 0.01
 
@@ -41,12 +41,12 @@ _HEAD_BYTES = {2: 12, 5: 12, 10: 8, 13: 8}  # of a page, by its kind; other kind
 # Free pages ---------------------------------------------------------------------------------------
 
 
-def return_pages(most_free: float, writer: apsw.Connection, _: Sequence[object]) -> bool:
+def return_pages(max_free: float, writer: apsw.Connection, _: Sequence[object]) -> bool:
     """Returns some free pages to the system if more than this share of the file is free. Returns
     whether it did.
     """
     pages, free = writer.pragma("page_count"), writer.pragma("freelist_count")
-    is_much = free > max(most_free * pages, LEAST_FREE_PAGES)
+    is_much = free > max(max_free * pages, MIN_FREE_PAGES)
     if writer.pragma("auto_vacuum") != INCREMENTAL or not is_much:
         return False
     writer.execute(f"PRAGMA incremental_vacuum({PAGES_RETURNED_AT_ONCE})").fetchall()
@@ -58,9 +58,9 @@ async def shrink(return_some: Callable[[float], Awaitable[bool]]) -> bool:
 
     `return_some` is `return_pages` in the writer thread.
     """
-    most_free, shrunk = MOST_FREE, False
-    while await return_some(most_free):
-        most_free, shrunk = LEFT_FREE, True
+    max_free, shrunk = MAX_FREE, False
+    while await return_some(max_free):
+        max_free, shrunk = LEFT_FREE, True
         await asyncio.sleep(PAUSE_S)
     return shrunk
 

@@ -39,7 +39,7 @@ from tether.storage.sqlite.file import (
 )
 from tether.storage.turns import FairQueue, partner_in
 
-MOST_IN_ONE_COMMIT = 512
+MAX_IN_COMMIT = 512
 LARGE = 200_000  # characters: a larger write takes about ten milliseconds, and has its own commit
 # The sessions of a thousand vehicles change several thousand pages in a commit. Pages that do not
 # fit into the cache are read again, and written twice.
@@ -114,7 +114,7 @@ class WriteQueue:
         while found is not None:
             write = found[1]
             writes.append(write)
-            is_last = len(writes) == MOST_IN_ONE_COMMIT or not write.is_small
+            is_last = len(writes) == MAX_IN_COMMIT or not write.is_small
             found = None if is_last else self._waiting.pop(self._has_small)
         return writes
 
@@ -189,9 +189,9 @@ class SqliteWriter:
         if await deleted_data.shrink(self._return_pages):
             await self._in_thread(deleted_data.copy_log, self._path)  # only this shortens the file
 
-    async def _return_pages(self, most_free: float) -> bool:
+    async def _return_pages(self, max_free: float) -> bool:
         async with self._pages:
-            return bool(await self._enqueue(partial(deleted_data.return_pages, most_free)))
+            return bool(await self._enqueue(partial(deleted_data.return_pages, max_free)))
 
     async def _in_thread(self, run: Callable[..., None], *values: object) -> None:
         """Runs it in another thread. Raises Unavailable."""
