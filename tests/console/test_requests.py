@@ -143,5 +143,5 @@ def test_how_much_is_kept_is_a_setting(database: str) -> None:
 @pytest.mark.parametrize(("a_minute", "taken"), [(2, 3), (0, 0)])
 def test_the_sample_is_so_many_a_minute(a_minute: int, taken: int) -> None:
     sample = Sample(a_minute)
-    assert sum(sample.has(1, second) for second in range(90)) == taken
-    assert sample.has(2, 90) is (taken > 0)
+    assert sum(sample.selects(1, second) for second in range(90)) == taken
+    assert sample.selects(2, 90) is (taken > 0)

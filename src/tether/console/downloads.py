@@ -95,7 +95,7 @@ async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:
             yield chunk
 
 
-async def until_gone(req: Request) -> None:
+async def wait_for_disconnect(req: Request) -> None:
     """Returns when the client has disconnected."""
     while (await req._receive())["type"] != "http.disconnect":
         pass
@@ -108,7 +108,7 @@ async def while_signed_in(
 
     Raises Abandoned otherwise, so that nobody takes the beginning of the file for all of it.
     """
-    leaving = asyncio.create_task(until_gone(req))
+    leaving = asyncio.create_task(wait_for_disconnect(req))
     try:
         async with aclosing(parts):
             async for part in parts:

@@ -6,7 +6,7 @@ from time import monotonic
 
 from falcon.asgi import Request, Response
 
-from tether.console.downloads import until_gone
+from tether.console.downloads import wait_for_disconnect
 from tether.console.request import partner_of
 from tether.console.user_sessions import UserSessions
 from tether.domain.errors import Unavailable
@@ -41,7 +41,7 @@ class UpdatesResource:
     async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
         _, sent = await self._store.feed.log_progress(partner)
         with self._store.feed.listening(partner) as listener:
-            leaving = asyncio.create_task(until_gone(req))
+            leaving = asyncio.create_task(wait_for_disconnect(req))
             leaving.add_done_callback(lambda _: listener.news.set())
             try:
                 # Changes since the page was rendered, or before a reconnection, may be missing.

@@ -52,7 +52,7 @@ class Member(NamedTuple):
 # Checks of single values ------------------------------------------------------------------------
 
 
-def _instead(value: Any) -> str:
+def _quotes_hint(value: Any) -> str:
     """The end of a message about a value that is not a number."""
     return ", without quotes" if isinstance(value, str) else ""
 
@@ -68,7 +68,7 @@ def check_number(
 ) -> Decimal:
     """The number. Raises Invalid unless it is within these bounds and those of all numbers."""
     if not isinstance(value, Decimal):
-        raise Invalid(name, f"It must be a number{unit}{_instead(value)}.")
+        raise Invalid(name, f"It must be a number{unit}{_quotes_hint(value)}.")
     # abs() and comparisons would overflow at 1e1000000, so the exponent is compared.
     exponent = value.adjusted()
     if exponent >= MAX_EXPONENT:
@@ -103,7 +103,7 @@ check_duration = partial(check_number, low=_0, unit=" (seconds)")
 
 def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
     if not isinstance(value, list):
-        raise Invalid(name, f"It must be an array of numbers above 0 (kW){_instead(value)}.")
+        raise Invalid(name, f"It must be an array of numbers above 0 (kW){_quotes_hint(value)}.")
     if len(value) > MAX_POWERS:
         raise Invalid(name, f"It must have at most {MAX_POWERS} values.")
     return tuple(_power(name, power) for power in value)
@@ -244,8 +244,8 @@ def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
 
     Raises Invalid. Reference: Charger and Vehicle Schema (PUT), Constraints (PUT).
     """
-    values = checked_members(_without_id(document, entity_id), ENTITY_MEMBERS[kind], _owner(kind))
-    return _checked(kind, entity_id, values)
+    values = checked_members(_without_id(document, entity_id), ENTITY_MEMBERS[kind], _name_of(kind))
+    return _checked_entity(kind, entity_id, values)
 
 
 def identified_entity(kind: type[E], document: Document) -> E:
@@ -262,7 +262,7 @@ def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
     Raises Invalid. Reference: Charger and Vehicle Schema (PATCH).
     """
     document = _without_id(document, entity_id)
-    return checked_members(document, ENTITY_MEMBERS[kind], _owner(kind), null_removes=True)
+    return checked_members(document, ENTITY_MEMBERS[kind], _name_of(kind), null_removes=True)
 
 
 def patched_entity(entity: E, changes: Changes) -> E:
@@ -274,9 +274,9 @@ def patched_entity(entity: E, changes: Changes) -> E:
     fields = (member.field for member in ENTITY_MEMBERS[kind].values())
     values = {field: getattr(entity, field) for field in fields} | changes
     try:
-        return _checked(kind, entity.id, values)
+        return _checked_entity(kind, entity.id, values)
     except _Clash as clash:
-        raise Invalid(clash.parameter, _stored(clash.use, changes) or clash.hint) from None
+        raise Invalid(clash.parameter, _stored_conflict(clash.use, changes) or clash.hint) from None
 
 
 class _Clash(Invalid):
@@ -288,7 +288,7 @@ class _Clash(Invalid):
         self.use = use
 
 
-def _stored(use: str, changes: Changes) -> str | None:
+def _stored_conflict(use: str, changes: Changes) -> str | None:
     """The message if one kind of powers was sent and the other kind is stored."""
     if f"{use}_powers" not in changes:
         return "It is stored: send null to remove it."
@@ -297,7 +297,7 @@ def _stored(use: str, changes: Changes) -> str | None:
     return None
 
 
-def _owner(kind: type[Entity]) -> str:
+def _name_of(kind: type[Entity]) -> str:
     return kind.__name__.lower()
 
 
@@ -309,7 +309,7 @@ def _without_id(document: Document, entity_id: str) -> Document:
     return {name: value for name, value in document.items() if name != "id"}
 
 
-def _checked(kind: type[E], entity_id: str, values: dict[str, Any]) -> E:
+def _checked_entity(kind: type[E], entity_id: str, values: dict[str, Any]) -> E:
     if kind is Vehicle:
         _required(values, ENTITY_MEMBERS[Vehicle], ["chargeCapacity"])
     _check_powers(values, "charge")

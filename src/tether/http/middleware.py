@@ -51,7 +51,7 @@ def by_path(api: Application, console: Application, pages: tuple[str, ...]) -> A
 
 
 class Clients:
-    """Finds the address of a request's client.
+    """Finds the IP address of a client.
 
     X-Forwarded-For is only a claim. Its addresses are read from the last one backwards, as long as
     the proxy that added them is in a trusted network.
@@ -59,7 +59,7 @@ class Clients:
 
     def __init__(self, trusted: Sequence[str]) -> None:
         self._networks = [ip_network(network) for network in trusted]
-        self._is_trusted = lru_cache(maxsize=1024)(self._lies_in_a_network)
+        self._is_trusted = lru_cache(maxsize=1024)(self._is_in_trusted_network)
 
     def of(self, req: Request) -> str | None:
         """The address; None where the connection has none."""
@@ -82,7 +82,7 @@ class Clients:
                 break
         return client
 
-    def _lies_in_a_network(self, client: str) -> bool:
+    def _is_in_trusted_network(self, client: str) -> bool:
         address = _address(client)
         return address is not None and any(address in network for network in self._networks)
 
@@ -104,15 +104,15 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 class Sample:
-    """Selects successful requests to keep: so many a minute of each partner."""
+    """Selects the successful requests that are recorded: `a_minute` for each partner."""
 
     def __init__(self, a_minute: int) -> None:
         self._pause_s = 60 / a_minute if a_minute else math.inf
         self._first_s = 0.0 if a_minute else math.inf
         self._next_s: dict[int, float] = {}
 
-    def has(self, partner: int, at_s: float) -> bool:
-        """Whether to keep the partner's request of this instant."""
+    def selects(self, partner: int, at_s: float) -> bool:
+        """Whether to record the partner's request of this instant."""
         if at_s < self._next_s.get(partner, self._first_s):
             return False
         if len(self._next_s) >= MAX_SAMPLED:
@@ -197,20 +197,20 @@ class ApiMiddleware:
             and (
                 status >= _REFUSED
                 or context.rejections
-                or self._sample.has(key.partner, context.started)
+                or self._sample.selects(key.partner, context.started)
             )
             and self.recorder.accepts(key.partner)
         ):
-            self._note(req, resp, seconds)
-        # The client has its answer first.
+            self._record(req, resp, seconds)
+        # This runs after the answer is sent.
         asyncio.get_running_loop().call_soon(
             self._report, context, req.method, route, status, seconds
         )
 
-    def _note(self, req: ApiRequest, resp: Response, seconds: float) -> None:
+    def _record(self, req: ApiRequest, resp: Response, seconds: float) -> None:
         key = key_of(req)
         items = req.context.refused_items if resp.status_code < _REFUSED else ()
-        body, cut_from = _beginning_of_body(req, self.recorder.max_body_bytes)
+        body, cut_from = _recorded_body(req, self.recorder.max_body_bytes)
         self.recorder.record(
             key.partner,
             request_id=req.context.request_id,
@@ -267,14 +267,14 @@ class ApiMiddleware:
         logging.answered(line)
 
 
-def _beginning_of_body(req: ApiRequest, most: int) -> tuple[bytes, int]:
+def _recorded_body(req: ApiRequest, most: int) -> tuple[bytes, int]:
     """At most `most` bytes of the body that came with the head, or a note that it is compressed.
 
     Also the length of the whole body if it is longer; -1 if its length is not known, otherwise 0.
     """
     if (req.get_header("Content-Encoding") or "identity").lower() != "identity":
         return b"(compressed)", 0
-    begun, whole = req.begun_body(), req.body_at_hand()
+    begun, whole = req.beginning_of_body(), req.buffered_body()
     if whole is not None and len(whole) <= most:
         return begun, 0
     length = req.get_header("Content-Length") or ""

@@ -1,4 +1,4 @@
-"""Requests: what is known of them, ids in the path, the body, and the address of the server."""
+"""Requests: their context, ids in the path, the body, and the address of the server."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
 class RequestContext:
-    """What the middleware and the handlers know of a request, beside what the client sent."""
+    """Data of the middleware and the handlers about a request."""
 
     request_id: str
     client: str | None
@@ -64,19 +64,19 @@ class ApiRequest(Request):
     context_type = RequestContext
     context: RequestContext  # type: ignore[assignment]  # Falcon lets applications replace it
 
-    def body_at_hand(self) -> bytes | None:
-        """The whole body, still compressed if it is, if it came with the head, as nearly all do."""
+    def buffered_body(self) -> bytes | None:
+        """The whole body if it came with the head, as nearly all do. It may be compressed."""
         event = self._first_event
         return None if event is None or event["more_body"] else event["body"]
 
-    def begun_body(self) -> bytes:
+    def beginning_of_body(self) -> bytes:
         """The part of the body that came with the head."""
         event = self._first_event
         return b"" if event is None else bytes(event["body"])
 
-    async def parts_of_body(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises Malformed if the client hangs up before its end, which
-        Falcon's stream does not detect.
+    async def receive_body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Malformed if the client disconnects before the end of the
+        body, which Falcon's stream does not detect.
         """
         event = self._first_event
         while event is None or event["more_body"]:
@@ -87,8 +87,8 @@ class ApiRequest(Request):
                 raise Malformed("The body broke off.")  # the client is gone
         yield event["body"]
 
-    async def until_gone(self) -> None:
-        """Returns when the client has hung up."""
+    async def wait_for_disconnect(self) -> None:
+        """Returns when the client has disconnected."""
         # This is not kept in the scope, because that would be a cycle of references.
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -171,16 +171,16 @@ async def _read_body(req: ApiRequest) -> bytes | dict[str, Any]:
     Few large bodies are read at a time, because a mebibyte takes up to 30 ms to decode.
     """
     is_gzip = is_gzipped(req)
-    _check_announced(req, MAX_BODY_BYTES)
-    body = req.body_at_hand()
+    _check_content_length(req, MAX_BODY_BYTES)
+    body = req.buffered_body()
     if body is not None and len(body) <= CHUNK_BYTES and not is_gzip:
         return body
     parts, read = body_of(req, MAX_BODY_BYTES), bytearray()
-    await _read_on(parts, read, CHUNK_BYTES)
+    await _read_up_to(parts, read, CHUNK_BYTES)
     if len(read) <= CHUNK_BYTES and not is_gzip:
         return bytes(read)
     async with _large.of(req.context.partner):
-        await _read_on(parts, read, MAX_BODY_BYTES)
+        await _read_up_to(parts, read, MAX_BODY_BYTES)
         body = bytes(read)
         if is_gzip:
             body = await in_steps(gunzip(body, MAX_BODY_BYTES))
@@ -191,7 +191,7 @@ async def _read_body(req: ApiRequest) -> bytes | dict[str, Any]:
         return decode_document(body)
 
 
-async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
+async def _read_up_to(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
     """Reads until the end of the body, or until more than the limit is read."""
     while len(read) <= limit and (part := await anext(parts, None)) is not None:
         read += part
@@ -209,17 +209,17 @@ def is_gzipped(req: Request) -> bool:
 
 
 async def body_of(req: ApiRequest, limit: int) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises TooLarge as soon as it is known to be above the limit."""
-    _check_announced(req, limit)
+    """The body as it arrives. Raises TooLarge as soon as it is above the limit, or will be."""
+    _check_content_length(req, limit)
     received = 0
-    async for part in req.parts_of_body():
+    async for part in req.receive_body():
         received += len(part)
         if received > limit:
             raise TooLarge(limit)
         yield part
 
 
-def _check_announced(req: Request, limit: int) -> None:
+def _check_content_length(req: Request, limit: int) -> None:
     if (req.content_length or 0) > limit:
         raise TooLarge(limit)
 

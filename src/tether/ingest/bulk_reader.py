@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from tether.domain.errors import Invalid, Malformed, NotFound, Refusal, TooLarge
 from tether.domain.models import Charger, Event, Vehicle, event_id_from_path
 from tether.domain.validation import MAX_ITEM_BYTES, MAX_ITEMS, identified_entity, new_event
-from tether.ingest.json_reader import decode_value, instead, marks_in
+from tether.ingest.json_reader import decode_value, marks_in, object_hint
 from tether.storage.turns import Steps
 
 MAX_MARKS = 100  # commas and quotation marks of an event; it needs 40
@@ -50,7 +50,7 @@ def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
     and empty lines do not count. Raises Malformed if an array is not JSON or there are no items,
     and TooLarge if there are too many items or an item of an array is too long.
     """
-    start = yield from _behind_space(body, 0)
+    start = yield from _skip_space(body, 0)
     is_array = body.startswith(b"[", start)
     raw = yield from (_values(body, start + 1, items) if is_array else _lines(body, start, items))
     if not raw:
@@ -69,7 +69,7 @@ def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
 
 
 def events_at(now_ms: int) -> Items:
-    """Events like those of `POST /events`; `now_ms` is the server's time."""
+    """Events as in `POST /events`; `now_ms` is the server's time."""
 
     def read(raw: bytes) -> Event | Refusal:
         if marks_in(raw) > MAX_MARKS:
@@ -87,7 +87,7 @@ def events_at(now_ms: int) -> Items:
 
 
 def entities(kind: type[E]) -> Items:
-    """Chargers or vehicles like those of PUT, each with its id."""
+    """Chargers or vehicles as in PUT, each with its id."""
     one = kind.__name__.lower()
 
     def read(raw: bytes) -> E | Refusal:
@@ -119,11 +119,11 @@ def _object(raw: bytes, what: str) -> dict[str, Any] | Refusal:
     document = decode_value(raw)
     if isinstance(document, dict):
         return document
-    return Malformed(f"{what} must be a JSON object{instead(document)}.").refusal()
+    return Malformed(f"{what} must be a JSON object{object_hint(document)}.").refusal()
 
 
-def _behind_space(body: bytes, at: int) -> Steps[int]:
-    """The end of the blanks and empty lines that begin at this position."""
+def _skip_space(body: bytes, at: int) -> Steps[int]:
+    """The position after the blanks and empty lines that begin at `at`."""
     while (end := _end(_SPACE, body, at)) == at + _WINDOW:
         at = end
         yield
@@ -131,7 +131,7 @@ def _behind_space(body: bytes, at: int) -> Steps[int]:
 
 
 def _end(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
-    """The end of the match at this position, within the window; `at` without a match."""
+    """The end of the match that begins at `at`, within the window; `at` without a match."""
     match = pattern.match(body, at, at + _WINDOW)
     return match.end() if match else at
 
@@ -142,10 +142,10 @@ def _check_count(count: int, items: Items) -> None:
 
 
 def _too_long(items: Items) -> TooLarge:
-    return TooLarge(MAX_ITEM_BYTES, what=_an(items))
+    return TooLarge(MAX_ITEM_BYTES, what=_with_article(items))
 
 
-def _an(items: Items) -> str:
+def _with_article(items: Items) -> str:
     return f"an {items.one}" if items.one.startswith("event") else f"a {items.one}"
 
 
@@ -155,7 +155,7 @@ def _an(items: Items) -> str:
 def _lines(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
     """The lines that are not empty, with a refusal for each line that is too long."""
     lines: list[Raw] = []
-    while (at := (yield from _behind_space(body, at))) < len(body):
+    while (at := (yield from _skip_space(body, at))) < len(body):
         end = body.rfind(b"\n", at, at + _WINDOW)
         if end < 0:
             end = body.find(b"\n", at) if len(body) > at + MAX_ITEM_BYTES else len(body)
@@ -180,19 +180,19 @@ def _values(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
     Raises Malformed if they are not separated as in JSON; a comma after the last one is accepted.
     """
     values: list[Raw] = []
-    at = yield from _behind_space(body, at)
+    at = yield from _skip_space(body, at)
     while not body.startswith(b"]", at):
         end = yield from _end_of_value(body, at, items)
         _check_count(len(values) + 1, items)
         values.append(body[at:end])
-        at = yield from _behind_space(body, end)
+        at = yield from _skip_space(body, end)
         if body.startswith(b",", at):
-            at = yield from _behind_space(body, at + 1)
+            at = yield from _skip_space(body, at + 1)
         elif not body.startswith(b"]", at):
-            raise _no_array(at, "a comma or the end of the array is expected")
-    at = yield from _behind_space(body, at + 1)
+            raise _malformed_array(at, "a comma or the end of the array is expected")
+    at = yield from _skip_space(body, at + 1)
     if at < len(body):
-        raise _no_array(at, "something follows the array")
+        raise _malformed_array(at, "something follows the array")
     return values
 
 
@@ -214,7 +214,9 @@ def _end_of_nested(body: bytes, at: int, items: Items) -> int:
     for count, bracket in enumerate(_BRACKET.finditer(body, at, at + _WINDOW)):
         token = bracket[0]
         if count > MAX_NESTED:
-            raise _no_array(at, f"{_an(items)} has no more than {MAX_NESTED} brackets and strings")
+            raise _malformed_array(
+                at, f"{_with_article(items)} has no more than {MAX_NESTED} brackets and strings"
+            )
         if depth == 0 and bracket.start() > at:
             break
         if token in b"[{":
@@ -229,8 +231,8 @@ def _end_of_nested(body: bytes, at: int, items: Items) -> int:
             return bracket.end()
     if len(body) > at + _WINDOW:
         raise _too_long(items)
-    raise _no_array(at, f"{_an(items)} is expected")
+    raise _malformed_array(at, f"{_with_article(items)} is expected")
 
 
-def _no_array(at: int, reason: str) -> Malformed:
+def _malformed_array(at: int, reason: str) -> Malformed:
     return Malformed(f"The body is not valid JSON: {reason} (byte {at}).")

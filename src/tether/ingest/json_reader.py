@@ -28,11 +28,11 @@ def decode_document(body: bytes | bytearray) -> dict[str, Any]:
     """
     value = decode_value(body)
     if not isinstance(value, dict):
-        raise Malformed(f"The body must be a JSON object{instead(value)}.")
+        raise Malformed(f"The body must be a JSON object{object_hint(value)}.")
     return value
 
 
-def instead(value: Any) -> str:
+def object_hint(value: Any) -> str:
     """The end of a message about a value that is not an object."""
     if isinstance(value, str):
         return ", without quotes around it"

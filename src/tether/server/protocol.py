@@ -1,8 +1,8 @@
 """HTTP/1.1 on the wire: Uvicorn's protocol and request, with the limits that they lack.
 
 Uvicorn waits for ever for a head or a body that does not come, and for a client that does not read
-its answer. It does not limit the size of a head. Here a request has 30 s to arrive whole, and
-what is not HTTP gets an error like all our errors. A request to upgrade to another protocol is
+its answer. It does not limit the size of a head. Here a request has 30 s to arrive completely, and
+input that is not HTTP gets an error in our usual form. A request to upgrade to another protocol is
 ignored, as RFC 9110 allows; Uvicorn's parser would lose the body of such a request.
 
 Uvicorn writes the head and the body of an answer separately, so the kernel sends two packets, and
@@ -56,7 +56,7 @@ _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _READS = ("GET", "HEAD")
 _log = logging.getLogger("uvicorn.error")
 _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
-# With one of these in its value, a header could begin another header, or the body.
+# A header with one of these in its value could begin another header, or the body.
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 
 
@@ -86,7 +86,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._timer: TimerHandle | None = None
         self._unread_timer: TimerHandle | None = None
         self._arriving = False  # a request has begun, and is not complete
-        self._parse_error = "Invalid HTTP request received."  # of a request that cannot be parsed
+        self._parse_error = "Invalid HTTP request received."  # the message
         self._in_body = False  # the head of the arriving request is complete
         self._began_in_data = False  # the arriving request began in the current data
         self._body_bytes = 0  # of its body, in the current data
@@ -97,7 +97,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._framing_bytes = 0  # around its body since the last chunk began
         self._stopping = False
         self._ignores_input = False  # after the last answer
-        self._answering: RequestCycle | None = None  # of several in a pipeline, the first
+        self._answering: RequestCycle | None = None  # the first request of the pipeline
         self._answered_at = 0.0  # by the loop's clock
 
     def connection_made(self, transport: Any) -> None:
@@ -108,7 +108,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             write=transport.write,
             abort=transport.abort,
             is_closing=transport.is_closing,
-            close=self._hang_up,
+            close=self._close_gracefully,
         )
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
@@ -129,8 +129,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_unread_timer()
         self._unparsed = b""
-        for holding in (self, self.transport, self.flow):
-            self.bounds.release(holding)
+        for holder in (self, self.transport, self.flow):
+            self.bounds.release(holder)
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn notifies only the last request of a pipeline
             self._answering.abandon()
@@ -173,7 +173,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif self._is_idle():
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.headers, self.url = [], b""
-        else:  # its client would take the previous answer for this refusal
+        else:  # the client would take this refusal for the answer to its previous request
             self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
@@ -181,7 +181,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._arrived_bytes += len(data)
         self._feed(data)
         if self._arriving:
-            self._count(len(data) - self._body_bytes)
+            self._count_overhead(len(data) - self._body_bytes)
         if self._timer is None and (self._arriving or self._is_idle()):
             self._start_timer()
 
@@ -204,17 +204,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self._feed(b"\r\n".join([*lines, b"", rest]))
 
-    def _count(self, beside: int) -> None:
-        if self._began_in_data:  # the share of these few bytes is not known
+    def _count_overhead(self, count: int) -> None:
+        if self._began_in_data:  # some of these few bytes may be of the request before
             self._began_in_data = False
             return
-        self._overhead_bytes += beside
+        self._overhead_bytes += count
         if not self._in_body and (
             self._overhead_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
         ):
             self._refuse(Code.HEAD_TOO_LARGE, "Request Header Fields Too Large")
         elif self._in_body:
-            self._framing_bytes += beside
+            self._framing_bytes += count
             # The parser copies an incomplete line with each slice: a long one took seconds.
             if self._framing_bytes > MAX_HEAD_BYTES or self._overhead_bytes > MAX_FRAMING_BYTES:
                 self._close()
@@ -248,12 +248,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._parse_error = "A request must have one Host header, and not two."
             raise ValueError  # stops the parser
         self._in_body, self._overhead_bytes, self._framing_bytes = True, 0, 0
-        current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
-        keep_alive = current and parser.should_keep_alive() and not self._stopping
-        before = self.cycle
+        # A client of HTTP/1.0 knows neither keep-alive nor chunks (RFC 9112, 6.1, 9.3).
+        is_1_1 = version >= "1.1"
+        keep_alive = is_1_1 and parser.should_keep_alive() and not self._stopping
+        previous = self.cycle
         method = parser.get_method()
-        self.cycle = RequestCycle(self, method, keep_alive=keep_alive, knows_chunks=current)
-        if before is None or before.response_complete:
+        self.cycle = RequestCycle(self, method, keep_alive=keep_alive, knows_chunks=is_1_1)
+        if previous is None or previous.response_complete:
             self._begin(self.cycle, self.app)
         else:
             self.flow.pause_reading()
@@ -322,20 +323,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         else:
             self._answered_at = self.loop.time()
             if self.timeout_keep_alive_task is None:
-                self._wait_for_another(self.timeout_keep_alive)
+                self._start_keep_alive(self.timeout_keep_alive)
 
-    def _wait_for_another(self, seconds: float) -> None:
+    def _start_keep_alive(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(
             seconds, self.timeout_keep_alive_handler
         )
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        remaining_s = self._answered_at + self.timeout_keep_alive - self.loop.time()
         if self._arriving or not self._is_idle():
             return  # the next answer starts it again
-        if left > 0:
-            self._wait_for_another(left)
+        if remaining_s > 0:
+            self._start_keep_alive(remaining_s)
         else:
             self._close()
 
@@ -360,14 +361,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_timer(self) -> None:
         seconds = STOP_TIMEOUT_S if self._stopping else REQUEST_TIMEOUT_S
-        self._timer = self.loop.call_later(seconds, self._give_up)
+        self._timer = self.loop.call_later(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
         if self._in_body and self.cycle.response_started:  # refused before its body came
             self._close()
@@ -375,11 +376,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(Code.REQUEST_TIMEOUT, "Request Timeout")
 
     def _refuse(self, code: Code, message: str) -> None:
-        """Answers without the application, as the request is not complete, and hangs up."""
+        """Answers an incomplete request without the application, and closes the connection."""
         if self.transport.is_closing():
             return
         if not self._is_idle() and not (self._arriving and self._in_body):
-            # An earlier request is being answered. Its client would take this answer for that one.
+            # The client would take this answer for the answer to its previous request.
             self.flow.pause_reading()
             self.cycle.keep_alive = False
             return
@@ -390,12 +391,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 what = {"status": STATUS[code], "reason": code, "message": message}
                 log.info("refused", request_id=request_id, client=client, **what)
             self.transport.write(error_response(code, message, request_id))
-        self._hang_up()
+        self._close_gracefully()
 
-    def _hang_up(self) -> None:
-        """Closes the connection so that the client can still read its last answer.
+    def _close_gracefully(self) -> None:
+        """Closes the connection when the client has had time to read its last answer.
 
-        Closing it while parts of the request are on their way would destroy the answer.
+        If it is closed while parts of the request arrive, the client may lose the answer.
         """
         if not self._arriving or self.pipeline:
             self._close()
@@ -423,10 +424,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _check_unread(self, unread: int) -> None:
         self._unread_timer = None
-        left = self.transport.get_write_buffer_size()
-        if left and left >= unread:
+        still_unread = self.transport.get_write_buffer_size()
+        if still_unread and still_unread >= unread:
             self.transport.abort()
-        elif left:
+        elif still_unread:
             self._watch_unread()
 
 
@@ -456,7 +457,7 @@ class RequestCycle(RequestResponseCycle):
             on_response=connection.on_response_complete,
         )
         self._knows_chunks = knows_chunks
-        self._until_closed = False  # the body does, as nothing else can say where it ends
+        self._until_closed = False  # only the end of the connection ends the body
         self._head: bytes | None = None  # of an answer, until its body is known
         self.tasks = connection.tasks
         self._bounds = connection.bounds
@@ -482,7 +483,7 @@ class RequestCycle(RequestResponseCycle):
             self.task = None  # breaks a cycle of the task and this request
 
     def abandon(self) -> None:
-        """The client is gone. Reads end at their next portion. Writes go on."""
+        """The client has disconnected. Reads end at their next portion. Writes go on."""
         self.disconnected = True
         self.message_event.set()
         if self.task is not None and self.scope["method"] in _READS and not self.response_started:
@@ -530,14 +531,16 @@ class RequestCycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         if not self.keep_alive and not says_close:
             head += b"connection: close\r\n"
-        endless = length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
-        self.chunked_encoding = endless and self._knows_chunks
-        self._until_closed = endless and not self._knows_chunks
+        has_no_length = (
+            length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
+        )
+        self.chunked_encoding = has_no_length and self._knows_chunks
+        self._until_closed = has_no_length and not self._knows_chunks
         self.expected_content_length = length or 0
         if self.chunked_encoding:
             head += b"transfer-encoding: chunked\r\n"
         self._head = head + b"\r\n"
-        if endless:  # the body may come much later
+        if has_no_length:  # the body may come much later
             self._write_head()
 
     def _write_head(self) -> None:

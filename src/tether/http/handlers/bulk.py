@@ -50,7 +50,7 @@ class Bulk:
         Raises the errors of `store`, of `read_items` and of reading the body.
         """
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
-        body = req.body_at_hand()
+        body = req.buffered_body()
         if body is not None:  # it needs no turn among the bodies that are still arriving
             results = await self._results(req, lambda: body, items, store, is_gzip=is_gzip)
         else:
@@ -60,7 +60,7 @@ class Bulk:
                         spool.write(part)
                     spool.seek(0)
                     results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
-        set_rate_limit(resp, await self._limiter.take(key, 0))  # now without its items
+        set_rate_limit(resp, await self._limiter.take(key, 0))  # after its items took tokens
         refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
         refusals = [refusal for _, refusal in refused]
         req.context.refused_items = refused[:MAX_REFUSED_SHOWN]
@@ -114,7 +114,7 @@ class Bulk:
 
 
 class EventBulkResource:
-    """`/events/bulk`: many events, each like that of `POST /events`."""
+    """`/events/bulk`: many events, each as in `POST /events`."""
 
     def __init__(self, bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
         self._bulk = bulk
@@ -179,7 +179,7 @@ class WithdrawResource:
 
 
 class EntityBulkResource(EntityResource[E]):
-    """`/chargers/bulk`, `/vehicles/bulk`: many entities, each like that of a PUT.
+    """`/chargers/bulk`, `/vehicles/bulk`: many entities, each as in a PUT.
 
     For other methods the path means the entity with the id `bulk`.
     """

@@ -115,7 +115,7 @@ class _Stream:
         """The text to send, until the client leaves, the key is invalid or the server stops."""
         end, sent = "cut off", self._began
         with self.store.feed.listening(self._key.partner) as listener:
-            leaving = asyncio.create_task(self._until_gone(listener))
+            leaving = asyncio.create_task(self._wait_for_disconnect(listener))
             try:
                 # At once, so that the client knows its position.
                 yield f": connected\nretry: {RETRY_MS}\nid: {self._id()}\n\n"
@@ -146,8 +146,8 @@ class _Stream:
             s=round(monotonic() - self._began, 3),
         )
 
-    async def _until_gone(self, listener: Listener) -> None:
-        await self.req.until_gone()
+    async def _wait_for_disconnect(self, listener: Listener) -> None:
+        await self.req.wait_for_disconnect()
         listener.news.set()
 
     async def _reason_to_end(self, leaving: "asyncio.Task[None]") -> str | None:
