@@ -123,7 +123,7 @@ def routed() -> dict[str, set[str]]:
     parts = cast(Any, SimpleNamespace(store=store, limiter=None, metrics=None, now_ms=None,
                                       demo_key="", console=None, takes_key_requests=False,
                                       keys=None, webhooks=None, serve_metrics=True))  # fmt: skip
-    every = {**app.routes(parts), **app.open_routes(parts)}
+    every = {**app.routes(parts), **app.public_routes(parts)}
     found = {
         template: {m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")} - {"HEAD"}
         for template, resource in every.items()
@@ -141,7 +141,7 @@ def test_the_document_has_every_route_with_every_method_and_nothing_else() -> No
     assert documented == routed()
 
 
-def test_exactly_the_open_routes_need_no_key() -> None:
+def test_exactly_the_public_routes_need_no_key() -> None:
     parts = cast(
         Any,
         SimpleNamespace(
@@ -155,7 +155,7 @@ def test_exactly_the_open_routes_need_no_key() -> None:
     )
     for path, _, operation in operations():
         needs_none = operation.get("security", DOCUMENT["security"]) == []
-        assert needs_none == (path in app.open_routes(parts)), path
+        assert needs_none == (path in app.public_routes(parts)), path
 
 
 def test_every_operation_with_a_key_names_the_answers_that_any_of_them_may_have() -> None:

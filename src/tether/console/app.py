@@ -22,7 +22,7 @@ from tether.console.key_requests import (
 )
 from tether.console.keys import KeysPage
 from tether.console.live import EntityPage, LivePage, PlacesResource, StatesResource
-from tether.console.middleware import CrossSiteRequest, Middleware, SignedOut
+from tether.console.middleware import CrossSiteRequest, Middleware, NotSignedIn
 from tether.console.pages import redirect
 from tether.console.partners import PartnersPage
 from tether.console.rate_limit import RateLimit
@@ -30,7 +30,7 @@ from tether.console.refused_requests import RequestPage, RequestsPage
 from tether.console.rendering import Renderer
 from tether.console.request import HOME, local_path, path_of
 from tether.console.sessions import SessionPage, SessionsPage, TotalsPage
-from tether.console.sign_in import ATTEMPTS, EnterPage, HomePage, SignInPage, SignOut
+from tether.console.sign_in import ATTEMPTS, HomePage, SignInLinkPage, SignInPage, SignOut
 from tether.console.start import StartPage
 from tether.console.updates import ENDED, UpdatesResource
 from tether.console.user_sessions import UserSessions
@@ -93,7 +93,7 @@ def create_console(dependencies: Dependencies) -> Console:
     routes: dict[str, object] = {
         HOME: HomePage(store, renderer),
         "/console/sign-in": SignInPage(store, renderer, limit, user_sessions, dependencies.keys),
-        "/console/enter/{token}": EnterPage(store, renderer, limit, user_sessions),
+        "/console/enter/{token}": SignInLinkPage(store, renderer, limit, user_sessions),
         "/console/sign-out": SignOut(user_sessions),
         "/console/partners": PartnersPage(store, renderer),
         "/console/key-requests": KeyRequestsPage(store, renderer),
@@ -162,7 +162,7 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
     if isinstance(error, errors.Abandoned):
         resp.status = 499  # the client is gone; the API counts it like this, too
         return
-    if isinstance(error, SignedOut) or (is_missing and req.context.user is None):
+    if isinstance(error, NotSignedIn) or (is_missing and req.context.user is None):
         _lead_to_sign_in(req, resp)
         return
     reason: str

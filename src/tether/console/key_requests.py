@@ -6,7 +6,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.console.keys import LIFETIMES_MS, CreatedKey, lifetime_of, limits_of
-from tether.console.pages import FormPage, OpenPage, redirect
+from tether.console.pages import FormPage, PublicPage, redirect
 from tether.console.rate_limit import network_of
 from tether.console.rendering import Renderer
 from tether.console.request import actor_of, read_form
@@ -23,7 +23,7 @@ REQUEST_KEY = "/request-key"
 TOO_MANY = "Too many keys were asked for of late, from your address or by all. Try again later."
 
 
-class RequestKeyPage(OpenPage):
+class RequestKeyPage(PublicPage):
     """`/request-key`: the form."""
 
     template = "request-key.html"
@@ -49,7 +49,7 @@ class RequestKeyPage(OpenPage):
             redirect(req, resp, f"{REQUEST_KEY}/{token}")
 
 
-class RequestedKeyPage(OpenPage):
+class RequestedKeyPage(PublicPage):
     """`/request-key/{token}`: the state of a request; after approval it shows the key, once."""
 
     template = "requested-key.html"

@@ -31,7 +31,7 @@ PAGES = Rate(20, 1)  # for each partner, and for the operator
 PAGES_BURST = 200
 
 
-class SignedOut(TetherError):
+class NotSignedIn(TetherError):
     """The page needs a signed-in user."""
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class Middleware:
     async def process_resource(
         self, req: Request, resp: Response, resource: Any, params: dict[str, Any]
     ) -> None:
-        if getattr(resource, "is_open", False):
+        if getattr(resource, "is_public", False):
             return
         user = req.context.user
         if user is None:
-            raise SignedOut
+            raise NotSignedIn
         if getattr(resource, "of_operator", False) and not user.is_operator:
             raise NotFound  # others need not know that the page exists
         if "partner" in params:

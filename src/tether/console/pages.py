@@ -24,10 +24,10 @@ Returns the path of the next page, or values for the template of this page.
 class Page:
     """A page of the console.
 
-    The middleware reads `is_open` (no sign-in is needed) and `of_operator` (for the operator only).
+    The middleware reads `is_public` (without sign-in) and `of_operator` (for the operator only).
     """
 
-    is_open = False
+    is_public = False
     of_operator = False
     template: str
     values: Callable[..., Awaitable[dict[str, Any]]]
@@ -65,10 +65,10 @@ class SlowPage(Page):
         self._turns = Turns(2, of_each=1)
 
 
-class OpenPage(Page):
+class PublicPage(Page):
     """A page that needs no sign-in. It limits how often each network may send its form."""
 
-    is_open = True
+    is_public = True
 
     def __init__(self, store: Store, renderer: Renderer, limit: RateLimit) -> None:
         super().__init__(store, renderer)

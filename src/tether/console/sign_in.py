@@ -4,7 +4,7 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from tether.console.pages import OpenPage, Page, redirect
+from tether.console.pages import Page, PublicPage, redirect
 from tether.console.rate_limit import RateLimit
 from tether.console.rendering import Renderer, address
 from tether.console.request import HOME, local_path, query_of, read_form, user_of
@@ -32,7 +32,7 @@ class HomePage(Page):
         redirect(req, resp, path)
 
 
-class SignInPage(OpenPage):
+class SignInPage(PublicPage):
     """`/console/sign-in`: a partner signs in with a key."""
 
     template = "sign-in.html"
@@ -78,7 +78,7 @@ class SignInPage(OpenPage):
             redirect(req, resp, f"{HOME}/sign-in?lost=1&to={_quoted(to)}")
 
 
-class EnterPage(OpenPage):
+class SignInLinkPage(PublicPage):
     """`/console/enter/{token}`: signs in the operator by a link, once."""
 
     def __init__(

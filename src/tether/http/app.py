@@ -40,7 +40,7 @@ from tether.http.handlers.webhooks import (
     WebhookSecretResource,
     WebhookTestResource,
 )
-from tether.http.middleware import ApiMiddleware, Application, Clients, by_path, open_paths
+from tether.http.middleware import ApiMiddleware, Application, Clients, by_path, public_paths
 from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator, Limiter
 from tether.server.metrics import Metrics
@@ -107,7 +107,7 @@ def routes(deps: Dependencies) -> dict[str, object]:
     }
 
 
-def open_routes(deps: Dependencies) -> dict[str, object]:
+def public_routes(deps: Dependencies) -> dict[str, object]:
     """The routes that need no key."""
     pages: dict[str, object] = {
         "/": PageResource(
@@ -130,7 +130,7 @@ CONSOLE, KEY_REQUEST = "/console", "/request-key"
 STATIC = "/static/"
 FAVICON = "/favicon.ico"  # browsers request it
 GUIDES = "/guides/"
-OTHER_OPEN_PATHS = (FAVICON, "/docs/")
+OTHER_PUBLIC_PATHS = (FAVICON, "/docs/")
 
 
 def create_app(deps: Dependencies) -> Application:
@@ -143,7 +143,7 @@ def create_app(deps: Dependencies) -> Application:
 
 
 def _create_api(deps: Dependencies) -> Application:
-    guarded, unguarded = routes(deps), open_routes(deps)
+    with_key, public = routes(deps), public_routes(deps)
     router = CompiledRouter()
 
     def route_of(path: str) -> str | None:
@@ -157,7 +157,7 @@ def _create_api(deps: Dependencies) -> Application:
         recorder=deps.store.request_recorder,
         metrics=deps.metrics,
         clients=Clients(deps.trusted_proxies),
-        is_open=open_paths({*unguarded, *OTHER_OPEN_PATHS}, (STATIC, GUIDES)),
+        is_public=public_paths({*public, *OTHER_PUBLIC_PATHS}, (STATIC, GUIDES)),
         route_of=route_of,
         preflight=bool(deps.cors_origins),
     )
@@ -175,10 +175,10 @@ def _create_api(deps: Dependencies) -> Application:
     below = {
         STATIC + "{name}": AssetResource(),
         FAVICON: AssetResource("favicon.svg"),
-        GUIDES + "{name}": unguarded["/guides"],
-        GUIDES + "{name}/{below}": unguarded["/guides"],
+        GUIDES + "{name}": public["/guides"],
+        GUIDES + "{name}/{below}": public["/guides"],
     }
-    for template, resource in {**guarded, **unguarded, **below}.items():
+    for template, resource in {**with_key, **public, **below}.items():
         app.add_route(template, resource)
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
     errors.install(app, methods, route_of)

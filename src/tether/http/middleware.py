@@ -133,7 +133,7 @@ class ApiMiddleware:
     recorder: RequestRecorder
     metrics: Metrics
     clients: Clients
-    is_open: Callable[[str], bool]
+    is_public: Callable[[str], bool]
     """Whether a path needs no key."""
     route_of: Callable[[str], str | None]
     """Finds the template of a path."""
@@ -154,7 +154,7 @@ class ApiMiddleware:
             else f"{getrandbits(64):016x}"
         )
         resp.set_header("X-Request-Id", context.request_id)
-        if not (self.is_open(req.path) or (self.preflight and _is_preflight(req))):
+        if not (self.is_public(req.path) or (self.preflight and _is_preflight(req))):
             await self._admit(req, resp)
         if req.path.startswith("//"):  # the router would take //chargers for /chargers
             raise HTTPNotFound
@@ -303,6 +303,6 @@ def _is_preflight(req: Request) -> bool:
     return req.method == "OPTIONS" and bool(req.get_header("Access-Control-Request-Method"))
 
 
-def open_paths(paths: Collection[str], folders: tuple[str, ...]) -> Callable[[str], bool]:
-    """A function that tells whether a path needs no key: one of `paths`, or below `folders`."""
+def public_paths(paths: Collection[str], folders: tuple[str, ...]) -> Callable[[str], bool]:
+    """A function that is true for paths that need no key: `paths`, and those below `folders`."""
     return lambda path: path in paths or path.startswith(folders)

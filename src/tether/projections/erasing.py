@@ -110,7 +110,7 @@ class Erasing:
 
     async def _run(self, erasure: Erasure) -> None:
         erasures, partner = self.erasures, erasure.partner
-        while ids := await erasures.some_events(erasure):
+        while ids := await erasures.next_events(erasure):
             async with throttled():
                 reason = WithdrawalReason.ERASED
                 async for _ in self.withdrawals.withdraw(partner, ids, reason=reason):

@@ -23,7 +23,7 @@ async def keep_deleting_audit(store: Store, days: int, now_ms: Callable[[], int]
     while True:
         deleted = 0
         with suppress(Unavailable):
-            deleted = await store.audit.forget(now_ms() - days * DAY_MS)
+            deleted = await store.audit.delete_before(now_ms() - days * DAY_MS)
         # Other requests get their turn between two batches.
         await asyncio.sleep(0.1 if deleted else AUDIT_PERIOD_S)
 

@@ -9,7 +9,7 @@ from tether.domain.audit import ACTION, Actor, AuditRow
 from tether.domain.models import to_json
 from tether.storage.engine import Engine, Statement
 
-FORGOTTEN_AT_ONCE = 2_000
+DELETED_AT_ONCE = 2_000
 END_OF_TIME = 2**62
 MAX_BYTES = 2_000  # of `before` and of `after`; larger values are left out
 LONGEST_TARGET = 200
@@ -20,7 +20,7 @@ ADD = f"""
 INSERT INTO audit_entries ({_COLUMNS})
 SELECT {", ".join(f"${number}" for number in range(1, len(AuditRow._fields) + 1))}
 """
-FORGET = """
+DELETE_BEFORE = """
 DELETE FROM audit_entries WHERE (partner, at_ms, id) IN (
     SELECT partner, at_ms, id FROM audit_entries WHERE at_ms < $1 ORDER BY at_ms, id LIMIT $2
 )
@@ -114,6 +114,6 @@ class Audit:
         )
         return [AuditRow(*row) for row in rows]
 
-    async def forget(self, before_ms: int) -> int:
+    async def delete_before(self, before_ms: int) -> int:
         """Deletes some older entries; returns their number."""
-        return await self._engine.write(FORGET, before_ms, FORGOTTEN_AT_ONCE)
+        return await self._engine.write(DELETE_BEFORE, before_ms, DELETED_AT_ONCE)

@@ -29,8 +29,8 @@ DELETE FROM console_sessions WHERE digest IN (
 """
 ADD_LINK = "INSERT INTO console_links (digest, expires_ms) VALUES ($1, $2)"
 USE_LINK = "DELETE FROM console_links WHERE digest = $1 RETURNING expires_ms"
-FORGET_ALL_LINKS = "DELETE FROM console_links"
-FORGET_LINKS = """
+DELETE_ALL_LINKS = "DELETE FROM console_links"
+DELETE_LINKS = """
 DELETE FROM console_links WHERE expires_ms <= $1 OR digest IN (
     SELECT digest FROM console_links ORDER BY expires_ms DESC, digest LIMIT 1000 OFFSET $2
 )
@@ -91,7 +91,7 @@ class ConsoleSessions:
     async def end_operators(self) -> int:
         """Ends all sessions of the operator, and deletes the links; returns how many ended."""
         ended, _ = await self._engine.write_all(
-            Statement(END_ALL_OF, ("",)), Statement(FORGET_ALL_LINKS, ())
+            Statement(END_ALL_OF, ("",)), Statement(DELETE_ALL_LINKS, ())
         )
         return ended
 
@@ -99,7 +99,7 @@ class ConsoleSessions:
         """Stores a link that signs an operator in once, until it expires."""
         await self._engine.write_all(
             Statement(ADD_LINK, (digest, expires_ms)),
-            Statement(FORGET_LINKS, (now_ms, LINKS)),
+            Statement(DELETE_LINKS, (now_ms, LINKS)),
             *also,
         )
 

@@ -159,8 +159,8 @@ class Erasures:
         )
         return bool(counts[len(before)])
 
-    async def some_events(self, erasure: Erasure) -> list[str]:
-        """The ids of some of its events."""
+    async def next_events(self, erasure: Erasure) -> list[str]:
+        """The ids of its first events, at most AT_ONCE."""
         rows = await self._engine.scan(erasure.sql(EVENTS), erasure.partner, erasure.id)
         return [id for (id,) in rows if id is not None]
 

@@ -15,7 +15,7 @@ from tether.storage import migrate
 from tether.storage.batches import Batches
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import PING, Connections, Row, Size, Statement
-from tether.storage.postgres.pool import Connection, Pool, purpose_of, shares
+from tether.storage.postgres.pool import Connection, Pool, pool_sizes, purpose_of
 from tether.storage.turns import Turns, partner_in
 
 PING_TIMEOUT_S = 4.0
@@ -37,7 +37,7 @@ class PostgresEngine:
     dialect = POSTGRES
 
     def __init__(self, conninfo: str, pool_size: int) -> None:
-        sizes = shares(pool_size)
+        sizes = pool_sizes(pool_size)
         self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
         # Scans use half of the connections.
         self._turns = {
@@ -52,7 +52,7 @@ class PostgresEngine:
         # up a statement if the server hangs.
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.ensure_future(self.read(PING))
-            self._pinging.add_done_callback(_look_at)
+            self._pinging.add_done_callback(_retrieve_error)
         done, _ = await asyncio.wait({self._pinging}, timeout=PING_TIMEOUT_S)
         if not done:
             raise Unavailable(cause=f"no answer for {PING_TIMEOUT_S:g} s")
@@ -60,7 +60,7 @@ class PostgresEngine:
             raise for_another(error)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
-        return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
+        return (await self._run(sql, parameters, READ_TIMEOUT_S, retry=True)).rows
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         return await self._look_ups.add((sql, partner), key)
@@ -78,7 +78,7 @@ class PostgresEngine:
         return [found.get(key) for key in keys]
 
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
-        run = partial(self._run, sql, (partner, *parameters), SCAN_TIMEOUT_S, again=True)
+        run = partial(self._run, sql, (partner, *parameters), SCAN_TIMEOUT_S, retry=True)
         return (await self._turns[purpose_of(sql)].run(partner, run)).rows
 
     async def write(self, sql: str, *parameters: object) -> int:
@@ -133,7 +133,7 @@ class PostgresEngine:
             await pool.close()
 
     async def _run(
-        self, sql: str, parameters: tuple[object, ...], timeout_s: float, *, again: bool = False
+        self, sql: str, parameters: tuple[object, ...], timeout_s: float, *, retry: bool = False
     ) -> _Outcome:
         async def run(connection: Connection) -> _Outcome:
             if connection.isolation_level is None:
@@ -145,7 +145,7 @@ class PostgresEngine:
             return _Outcome(rows, cursor.rowcount)
 
         return await self._pools[purpose_of(sql)].run(
-            partner_in(parameters), run, timeout_s, again=again
+            partner_in(parameters), run, timeout_s, retry=retry
         )
 
 
@@ -162,7 +162,7 @@ CROSS JOIN LATERAL ({each} OFFSET 0) x
 """
 
 
-def _look_at(ping: "asyncio.Future[list[Row]]") -> None:
+def _retrieve_error(ping: "asyncio.Future[list[Row]]") -> None:
     """Retrieves the error. Otherwise asyncio logs it if nobody waits for it."""
     if not ping.cancelled():
         ping.exception()

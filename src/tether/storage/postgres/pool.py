@@ -106,7 +106,7 @@ def purpose_of(sql: str) -> Purpose:
     return "entities" if _ABOUT_ENTITIES.search(sql) else "keys"
 
 
-def shares(pool_size: int) -> dict[Purpose, int]:
+def pool_sizes(pool_size: int) -> dict[Purpose, int]:
     """The number of connections for each purpose: at least one."""
     keys, entities = max(1, pool_size // 8), max(1, pool_size // 4)
     return {"keys": keys, "entities": entities, "events": max(1, pool_size - keys - entities)}
@@ -132,12 +132,12 @@ class Pool:
         run: Callable[[Connection], Awaitable[T]],
         timeout_s: float,
         *,
-        again: bool = False,
+        retry: bool = False,
     ) -> T:
-        """Runs something on a free connection; partners take turns. Raises Unavailable, Abandoned.
+        """Calls `run` with a free connection. Partners take turns. Raises Unavailable, Abandoned.
 
-        A connection may have broken while it was idle. With `again` it is then run again on another
-        one, and in the end on a new one.
+        A connection may have broken while it was idle. With `retry` the call is then repeated with
+        another connection, at last with a new one.
         """
         try:
             async with asyncio.timeout(timeout_s), self._turns.of(partner):
@@ -149,7 +149,7 @@ class Pool:
                         if is_new:
                             raise
                     except TEMPORARY_ERRORS:
-                        if not again or is_new or not connection.closed:
+                        if not retry or is_new or not connection.closed:
                             raise
         except TEMPORARY_ERRORS as error:
             if isinstance(error, psycopg.ProgrammingError):

@@ -14,7 +14,7 @@ import apsw
 from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import SQLITE
-from tether.storage.sqlite.file import COPY, SqliteFile, connect, session
+from tether.storage.sqlite.file import COPY, SqliteFile, connect, connection_to
 
 PAGES_AT_ONCE = 500
 MAX_DAMAGES = 10
@@ -34,7 +34,7 @@ def back_up(
     path = database.file
     _check_target(path, target, replace)
     database.check_served_by_this_name()
-    with session(path) as source:
+    with connection_to(path) as source:
         try:
             database.check_ours(source)
             with temporary_folder(target.parent, ".tether-backup-") as folder:
@@ -158,7 +158,7 @@ def restore(source: Path, database: SqliteFile, progress: Callable[[float], None
 
 
 def _make_copy(source: Path, copy: Path, progress: Callable[[float], None]) -> None:
-    with session(source) as connection:
+    with connection_to(source) as connection:
         try:
             _copy(connection, copy, progress)
         except apsw.FullError:

@@ -1,9 +1,9 @@
 """A database in a SQLite file: the operations on all of it, its side of a copy, and the engine.
 
 The engine has one writer thread with group commit. It reads in the event loop, because a read by
-key takes a few microseconds, less than a change of threads. A scan begins there too, and moves to a
-thread if it is long. The reads of one turn of the event loop share a transaction, because to begin
-one takes longer than to read a row.
+key takes a few microseconds, less than a change of threads. A scan also begins there. If it is
+long, it moves to a thread. The reads in one round of the event loop share a transaction, because to
+begin a transaction takes longer than to read a row.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ from tether.storage.sqlite.file import (
     SqliteFile,
     check_version,
     connect,
+    connection_to,
     native,
-    session,
 )
 from tether.storage.sqlite.writer import TEMPORARY_ERRORS, SqliteWriter
 from tether.storage.turns import SLICE_S, Turns
@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)  # structlog takes a while to load
 # cache although many leaf pages are read, each of them once.
 READER_CACHE_KB = 8_000
 SCANS_AT_ONCE = 3  # in threads
-MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
-SHORT = 2_000  # characters of parameters, which an instruction may have to read
+SHORT_SCAN = 5_000  # instructions of SQLite, which take about half a millisecond
+SHORT_TEXT = 2_000  # characters of parameters, which an instruction may have to read
 _READS_TEXTS = f"{SQLITE.position}("  # one instruction reads a text of any length
 WATCH_S = 1.0
 # The newest instant by the clocks of servers: all of these are in the past.
@@ -74,7 +74,7 @@ class SqliteDatabase(SqliteFile):
         return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
 
     def clock_ahead_ms(self) -> int | None:
-        with session(self.file) as connection:
+        with connection_to(self.file) as connection:
             began_ms = now_ms()
             newest_ms = connection.execute(_NEWEST_INSTANT).get
         return None if newest_ms is None else min(0, began_ms - newest_ms)
@@ -104,7 +104,7 @@ class SqliteDatabase(SqliteFile):
 
     @contextmanager
     def side(self) -> "Iterator[SqliteSide]":
-        with session(self.file) as connection:
+        with connection_to(self.file) as connection:
             connection.pragma("temp_store", "FILE")  # sorted rows may be larger than the memory
             yield SqliteSide(str(self.file), connection)
 
@@ -154,7 +154,7 @@ class SqliteEngine:
         self._reader = connect(path)
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
-        self._reading = False  # in a transaction, until this turn of the event loop ends
+        self._reading = False  # in a transaction, until this round of the event loop ends
         self._reading_since = 0.0  # `perf_counter` when the transaction began
         self._scanners = ThreadPoolExecutor(SCANS_AT_ONCE, "tether-scan")
         self._turns = Turns(SCANS_AT_ONCE, of_each=1, max_waiting=sys.maxsize, patience_s=None)
@@ -193,7 +193,7 @@ class SqliteEngine:
             self._reader.execute("BEGIN")
 
     def _end_reading(self) -> None:
-        """Ends the transaction, so that the reads of the next turn see new writes."""
+        """Ends the transaction, so that the reads in the next round see new writes."""
         if self._reading:
             self._reading = False
             if self._reader.in_transaction:
@@ -201,12 +201,12 @@ class SqliteEngine:
                     self._reader.execute("COMMIT")
 
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
-        every = (partner, *parameters)
-        if (rows := self._short_scan(sql, every)) is not None:
+        all_parameters = (partner, *parameters)
+        if (rows := self._short_scan(sql, all_parameters)) is not None:
             if perf_counter() - self._reading_since > SLICE_S:  # many short scans in a row
                 await asyncio.sleep(0)
             return rows
-        return await self._turns.run(partner, partial(self._scan_in_thread, sql, every))
+        return await self._turns.run(partner, partial(self._scan_in_thread, sql, all_parameters))
 
     async def size(self) -> Size:
         file = self._path.resolve()
@@ -268,13 +268,13 @@ class SqliteEngine:
         """
         if _READS_TEXTS in sql:
             return None
-        if sum(len(value) for value in parameters if isinstance(value, str)) > SHORT:
+        if sum(len(value) for value in parameters if isinstance(value, str)) > SHORT_TEXT:
             return None
         reader = self._reader
         try:
             if not self._reading:
                 self._begin_reading()
-            reader.set_progress_handler(_stops(), MOMENT)
+            reader.set_progress_handler(_stop_at_second_call(), SHORT_SCAN)
             try:
                 return list(reader.execute(native(sql), parameters))
             finally:
@@ -302,8 +302,8 @@ class SqliteEngine:
         return self._fetch(self._scan.connection, sql, parameters)
 
 
-def _stops() -> Callable[[], bool]:
-    """Stops a statement at the second call of the progress handler. The first call may come at
+def _stop_at_second_call() -> Callable[[], bool]:
+    """A progress handler that stops the statement at its second call. The first call may come at
     once, because SQLite continues the count of the statement's last run.
     """
     return partial(next, iter([False]), True)

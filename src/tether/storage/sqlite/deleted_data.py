@@ -66,7 +66,7 @@ async def shrink(return_some: Callable[[float], Awaitable[bool]]) -> bool:
 
 
 def copy_log(path: Path) -> None:
-    """Copies commits from the log into the file, as far as nobody has to wait for it."""
+    """Copies commits from the log into the file, as far as no other connection has to wait."""
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
@@ -86,7 +86,9 @@ def _vacuum(connection: apsw.Connection) -> None:
 
 
 def _empty_log(connection: apsw.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # nobody waits for this part
+    connection.execute(
+        "PRAGMA wal_checkpoint(PASSIVE)"
+    ).fetchall()  # others do not wait for this part
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
@@ -94,14 +96,14 @@ def _retry(path: Path, run: Callable[[apsw.Connection], None], tries: int, wait_
     """Calls `run` with a new connection until no other connection is in its way. Raises BusyError
     after so many tries. Each waits for `wait_ms` at most.
     """
-    for left in reversed(range(tries)):
+    for tries_left in reversed(range(tries)):
         connection = connect(path)
         connection.set_busy_timeout(wait_ms)
         try:
             run(connection)
             return
         except apsw.BusyError:
-            if not left:
+            if not tries_left:
                 raise
         finally:
             connection.close()
@@ -115,8 +117,8 @@ def erase_copies(path: Path, file: int, text: str) -> None:
     """Overwrites all copies of a deleted text in the file and empties the log. Raises BusyError if
     others read the log for too long.
 
-    `file` is the open file. It must stay open as long as SQLite uses the file: to close it would
-    release the locks of SQLite.
+    `file` is the open file. It must stay open as long as SQLite uses the file. If it is closed, the
+    kernel releases the locks of SQLite.
     """
     wanted = text.encode()
     _retry(path, _check_log_copied, ERASE_TRIES, ERASE_WAIT_MS)

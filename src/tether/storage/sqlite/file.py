@@ -1,4 +1,4 @@
-"""A SQLite file: opens, creates, migrates and locks it, and recognises files of Tether."""
+"""A SQLite file: opens, creates, migrates and locks it, and checks that it is a file of Tether."""
 
 import fcntl
 import os
@@ -83,7 +83,7 @@ def native(sql: str) -> str:
 
 
 @contextmanager
-def session(path: Path) -> Iterator[apsw.Connection]:
+def connection_to(path: Path) -> Iterator[apsw.Connection]:
     """A connection until the end of the block. Raises SetupError for all its errors."""
     connection = connect(path)
     try:
@@ -113,7 +113,7 @@ class SqliteFile:
         """
         _create(self.file)
         self.check_served_by_this_name()
-        with session(self.file) as connection:
+        with connection_to(self.file) as connection:
             self.check_ours(connection)
             is_new = not _tables(connection)
             if is_new:
@@ -142,7 +142,7 @@ class SqliteFile:
     def pending_steps(self) -> int:
         """How many steps the schema still needs."""
         self.check_served_by_this_name()
-        with session(self.file) as connection:
+        with connection_to(self.file) as connection:
             self.check_ours(connection)
             return len(self._missing_steps(connection))
 
@@ -162,12 +162,12 @@ class SqliteFile:
             )
 
     def epoch(self) -> EpochState:
-        with session(self.file) as connection:
+        with connection_to(self.file) as connection:
             epoch = Epoch(*connection.execute(READ_EPOCH).get)
             return EpochState(epoch, ends=_is_copy(connection))
 
     def begin_epoch(self) -> None:
-        with session(self.file) as connection, connection:
+        with connection_to(self.file) as connection, connection:
             _begin_epoch(connection)
 
     @contextmanager
