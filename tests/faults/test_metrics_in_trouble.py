@@ -183,7 +183,7 @@ def test_partners_are_counted_where_the_operator_wants_it(
 def test_the_partners_that_are_counted_are_bounded() -> None:
     metrics = Metrics(by_partner=True)
     for number in range(3 * MAX_PARTNERS):
-        metrics.of_partner(f"partner {number}", {"not-found": 1})
+        metrics.count_partner(f"partner {number}", {"not-found": 1})
     page = metrics.own_page()
     assert metric(page, "tether_partner_requests_total") == 3 * MAX_PARTNERS
     assert metric(page, "tether_partner_requests_total", partner="other") == 2 * MAX_PARTNERS

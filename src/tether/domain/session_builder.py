@@ -239,7 +239,7 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
     period = session.charging
     if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         session.flag("update-after-stop")
-        if period is None and ended.goes_on(event, position.at_ms):
+        if period is None and ended.continue_with(event, position.at_ms):
             if event.charge_power:
                 ended.resume(event.charge_power, position.at_ms)
         elif event.charged_energy is not None and ended.energy is None:
@@ -267,7 +267,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
         if ended.energy is not None or not ended.cut:
             session.flag("stop-repeated")
         ended.cut = False
-        if not (period is None and ended.goes_on(event, position.at_ms)):
+        if not (period is None and ended.continue_with(event, position.at_ms)):
             ended.take_report(event.charged_energy, event.charged_time)
         return
     if period is None:

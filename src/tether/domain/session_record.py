@@ -133,12 +133,13 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return self.start_ms, until_ms if self.stop_ms is None else self.stop_ms
 
     def allows(self, energy: Decimal | None, during_ms: int) -> bool:
-        """Whether the reported powers allow so much energy in that time."""
+        """Whether the reported powers allow this energy in this time."""
         return energy is None or self.power_max is None or allows(self.power_max, energy, during_ms)
 
     def by_power(self, lasted_ms: int) -> Decimal | None:
-        """The energy in kWh by the readings of the power, of so long; the first one is held back
-        to the start, the last one to the end.
+        """The energy in kWh by the readings of the power, over this time from the start.
+
+        The first reading also counts for the time before it, and the last one for the time after.
         """
         if self.power is None or self.power_first is None:
             return None
@@ -148,7 +149,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return EXACT.divide(EXACT.fma(held, Decimal(2), self.power_area), Decimal(7_200_000))
 
     def read_power(self, power: Decimal, at_ms: int) -> None:
-        """Takes in a reading of the power."""
+        """Takes a reading of the power."""
         if self.power is None:
             self.power_first, self.power_first_ms = power, at_ms
         else:
@@ -164,15 +165,15 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.power_min = power if self.power_min is None else min(self.power_min, power)
 
     def read_meter(self, energy: Decimal) -> bool:
-        """Takes in a reading of the meter; returns whether the meter has begun anew.
+        """Takes a reading of the meter. Returns whether the meter was reset.
 
-        It has if it fell below half of what it said. A lesser fall is a correction.
+        It was reset if the reading is below half of the last one. A smaller fall is a correction.
         """
-        anew = self.metered is not None and 0 <= 2 * energy < self.metered
-        if anew:
+        was_reset = self.metered is not None and 0 <= 2 * energy < self.metered
+        if was_reset:
             self.metered_before = self.counted
         self.metered = energy
-        return anew
+        return was_reset
 
     def take_report(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
         """Takes a report on the whole period, unless it is already reported. Returns whether the
@@ -190,9 +191,10 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.energy = energy
         return False
 
-    def goes_on(self, event: Event, at_ms: int) -> bool:
-        """Whether a report is on this charge with a longer time and more energy. Then the charge
-        had not ended, and takes the new values.
+    def continue_with(self, event: Event, at_ms: int) -> bool:
+        """Continues the ended charge if the event reports a longer time and more energy for it.
+
+        Then the charge had not ended. Returns whether it continues.
         """
         energy, time_s = event.charged_energy, event.charged_time
         if energy is None or self.energy is None or self.stop_ms is None or energy <= self.energy:
@@ -213,7 +215,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.read_power(power, at_ms)
 
     def add(self, event: Event) -> None:
-        """Adds the report on another charge: this period stands for many."""
+        """Adds the report on another charge. This period then represents several charges."""
         if event.charged_energy is not None:
             self.energy = EXACT.add(self.energy or Decimal(0), event.charged_energy)
         if event.charged_time is not None:

@@ -258,7 +258,7 @@ class ApiMiddleware:
         if key is not None:
             if Code.KEY_INVALID not in rejections:
                 self.use.note(key.digest, context.client)
-            self.metrics.of_partner(key.partner_name, rejections)
+            self.metrics.count_partner(key.partner_name, rejections)
             limited = rejections.get(Code.RATE_LIMITED, 0)
             cost = max(context.in_bulk or 1, 1) - limited
             self.use.count(

@@ -142,7 +142,7 @@ def id_to_write(segment: str) -> str:
 
 
 def body_turns(at_once: int, of_each: int) -> Turns:
-    """Turns for requests with large bodies: so many at once, in all and of each partner."""
+    """Turns for large bodies: `at_once` in all, and `of_each` partner."""
     return Turns(at_once, of_each, max_waiting=MAX_WAITING, patience_s=None)
 
 

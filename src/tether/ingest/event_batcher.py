@@ -209,7 +209,7 @@ def _count(groups: Iterable[_Group]) -> int:
 
 
 def _first(waiting: Sequence[_Group], most: int) -> list[_Group]:
-    """The next groups with at most so many events together, or one larger group."""
+    """The next groups with at most `most` events together, or one larger group."""
     count = 0
     for number, group in enumerate(waiting):
         count += len(group.rows)

@@ -20,7 +20,7 @@ MAX_LIKELY_CAPACITY = Decimal(2_000)
 """The capacity of the largest battery of a vehicle, in kWh."""
 
 MAX_CAPACITIES = 5
-"""The energy of a charge period is at most so many times the capacity."""
+"""The energy of a charge period is at most this multiple of the capacity."""
 
 
 def unlikely_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ class Listener:
         self.news = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Returns when `news` is set, or after so many seconds."""
+        """Returns when `news` is set, or when this time is over."""
         await wait_for_event(self.news, seconds)
         self.news.clear()
 

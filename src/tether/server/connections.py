@@ -48,7 +48,7 @@ class Bounds:
         *,
         reason: str = "unread",
     ) -> None:
-        """From now on so many bytes wait for this client; `end` ends its connection.
+        """Counts `size` bytes that wait for this client. `end` ends its connection.
 
         `buffer` is the same for all clients that wait for the same bytes. A new call for a client
         replaces the last one, and counts as progress.
@@ -67,7 +67,7 @@ class Bounds:
             end()
 
     def release(self, client: Hashable) -> None:
-        """No more bytes wait for this client."""
+        """Counts no bytes for this client any more."""
         buffer, size, *_ = self._waiting.pop(client, (None, 0))
         if buffer is None:
             return

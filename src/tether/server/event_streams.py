@@ -14,9 +14,9 @@ RETRY_AFTER_S = 15
 class EventStreams:
     """The streams of this process, with a limit for each partner."""
 
-    def __init__(self, store: Store, most: int, metrics: Metrics | None = None) -> None:
+    def __init__(self, store: Store, limit: int, metrics: Metrics | None = None) -> None:
         self._store = store
-        self._most = most
+        self._limit = limit
         self._metrics = metrics
         self._open: Counter[int] = Counter()
 
@@ -24,7 +24,7 @@ class EventStreams:
         """Raises TooManyAtOnce, and Unavailable if the server stops."""
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
-        if self._open[partner] >= self._most:
+        if self._open[partner] >= self._limit:
             raise TooManyAtOnce(RETRY_AFTER_S)
 
     def body(self, partner: int, parts: AsyncGenerator[str]) -> "StreamBody":

@@ -41,12 +41,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # sums of them mean 
 
 
 class Metrics:
-    """The metrics of this process. If there are several, `of_all` returns the sum of all."""
+    """The metrics of this process. With several processes `sum_of_all` returns their sum."""
 
     def __init__(
-        self, of_all: Callable[[], Awaitable[str]] | None = None, *, by_partner: bool = False
+        self, sum_of_all: Callable[[], Awaitable[str]] | None = None, *, by_partner: bool = False
     ) -> None:
-        self._of_all = of_all
+        self._sum_of_all = sum_of_all
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
@@ -137,14 +137,14 @@ class Metrics:
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Counts an answered request."""
         label = (method, route, status)
         child = self._children.get(label)
         if child is None:
             child = self._children[label] = self._requests.labels(method, route, str(status))
         child.observe(seconds)
 
-    def of_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
+    def count_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
         """Counts an answered request of this partner, and what was refused in it by reason.
 
         The first MAX_PARTNERS partners have series of their own. The others share one.
@@ -208,7 +208,7 @@ class Metrics:
 
     async def page(self) -> str:
         """The metrics of all workers."""
-        return self.own_page() if self._of_all is None else await self._of_all()
+        return self.own_page() if self._sum_of_all is None else await self._sum_of_all()
 
 
 def sum_pages(pages: Iterable[str], *, ended: bool = False) -> str:

@@ -91,7 +91,7 @@ class RequestRecorder:
 
 
 def _text(value: bytes | str, max_bytes: int) -> str:
-    """The value as text of at most so many bytes, without API keys."""
+    """The value as text of at most `max_bytes`, without API keys."""
     if isinstance(value, bytes):
         value = value[: max_bytes + 100].decode("utf-8", "replace")
     text = without_keys(value[: max_bytes + 100]).translate(_NUL)

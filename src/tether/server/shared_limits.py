@@ -30,13 +30,13 @@ TIMEOUT_S = 0.04  # a healthy Redis answers in a millisecond
 # but at least this much remains.
 MIN_TIMEOUT_S = TIMEOUT_S / 4
 PROBE_TIMEOUT_S = TIMEOUT_S / 2  # shorter: a slow Redis must not be found and lost again and again
-LATE_IN_A_ROW = 4  # after so many late answers Redis is lost
+LATE_IN_A_ROW = 4  # late answers after which Redis counts as lost
 CONNECT_TIMEOUT_S = 1.0
 PROBE_EVERY_S = 0.5
 MAX_AT_ONCE = 100  # each takes Redis about ten microseconds, in which other clients wait
 # The generic cell rate algorithm: a bucket of `burst` tokens that refills at the key's rate.
 _SCRIPT = RedisLimitAtomicActionSpec.SCRIPTS
-_ROUNDS = 3  # of the event loop: to send a request, or to receive, read and pass on an answer
+_ROUNDS = 3  # of the event loop: to send a request; to receive, read and pass on an answer
 
 T = TypeVar("T")
 
@@ -65,16 +65,16 @@ class _Take:
 
 
 class SharedBuckets:
-    """The buckets in Redis. The buckets `own` are used while Redis does not answer."""
+    """The buckets in Redis. The `local` buckets are used while Redis does not answer."""
 
-    def __init__(self, redis: "Redis", own: TokenBuckets, on_use: Callable[[bool], None]) -> None:
-        """`on_use` gets whether Redis is in use, at each change."""
+    def __init__(self, redis: "Redis", local: TokenBuckets, on_use: Callable[[bool], None]) -> None:
+        """`on_use` is called at each change, with whether Redis is in use."""
         self._redis = redis
-        self._own = own
+        self._local = local
         self._on_use = on_use
         self._in_use = False
         self._waiting: list[_Take] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._sha = ""
         self._late = 0
         on_use(False)
@@ -85,21 +85,21 @@ class SharedBuckets:
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[Verdict | None] = loop.create_future()
             self._waiting.append(_Take(key, cost, answer, loop.time()))
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask_for_all())
+            if self._sending is None:
+                self._sending = asyncio.create_task(self._send_all())
             verdict = await answer
             if verdict is not None:
                 return verdict
-        return await self._own.take(key, cost)
+        return await self._local.take(key, cost)
 
-    async def _ask_for_all(self) -> None:
+    async def _send_all(self) -> None:
         while self._waiting:
             takes, self._waiting = self._waiting[:MAX_AT_ONCE], self._waiting[MAX_AT_ONCE:]
             verdicts: list[Verdict] | list[None]
             try:
                 waited_s = asyncio.get_running_loop().time() - takes[0].since_s
                 timeout_s = max(TIMEOUT_S - waited_s, MIN_TIMEOUT_S)
-                verdicts = await _in_time(self._ask(takes), timeout_s)
+                verdicts = await _with_timeout(self._send(takes), timeout_s)
                 self._late = 0
             except Exception as error:  # no request may fail because of Redis
                 self._note_failure(error)
@@ -107,12 +107,12 @@ class SharedBuckets:
                 verdicts = [None] * len(takes)
             for take, verdict in zip(takes, verdicts, strict=True):
                 if verdict is not None:
-                    self._own.cap(take.key, verdict.remaining)
+                    self._local.cap(take.key, verdict.remaining)
                 if not take.verdict.done():
                     take.verdict.set_result(verdict)
-        self._asking = None
+        self._sending = None
 
-    async def _ask(self, takes: list[_Take]) -> list[Verdict]:
+    async def _send(self, takes: list[_Take]) -> list[Verdict]:
         pipeline = self._redis.pipeline(transaction=False)
         for take in takes:
             rate, name = take.key.rate, f"tether:rate:{take.key.digest}"
@@ -122,7 +122,7 @@ class SharedBuckets:
             return [_verdict(*reply) for reply in await pipeline.execute()]
         except NoScriptError:  # Redis was restarted: none of the commands has run
             self._sha = await self._redis.script_load(_SCRIPT)
-            return await self._ask(takes)
+            return await self._send(takes)
 
     def _note_failure(self, error: Exception) -> None:
         self._late += 1
@@ -140,7 +140,7 @@ class SharedBuckets:
         while True:
             try:
                 self._sha = await self._redis.script_load(_SCRIPT)
-                await _in_time(self._redis.exists("tether"), PROBE_TIMEOUT_S)
+                await _with_timeout(self._redis.exists("tether"), PROBE_TIMEOUT_S)
                 break
             except Exception as error:
                 if not has_logged:
@@ -154,7 +154,7 @@ class SharedBuckets:
         self._on_use(True)
 
 
-async def _in_time(answer: Awaitable[T], seconds: float) -> T:
+async def _with_timeout(answer: Awaitable[T], seconds: float) -> T:
     """The answer, if it arrives in time. Raises TimeoutError.
 
     The time starts when the request is sent. An answer that has arrived in time counts, even if
@@ -162,9 +162,9 @@ async def _in_time(answer: Awaitable[T], seconds: float) -> T:
     """
     reply = asyncio.ensure_future(answer)
     try:
-        await _rounds(reply)
+        await _run_loop_rounds(reply)
         await asyncio.wait({reply}, timeout=seconds)
-        await _rounds(reply)
+        await _run_loop_rounds(reply)
         if not reply.done():
             raise TimeoutError
         return reply.result()
@@ -172,7 +172,7 @@ async def _in_time(answer: Awaitable[T], seconds: float) -> T:
         reply.cancel()
 
 
-async def _rounds(reply: "asyncio.Future[T]") -> None:
+async def _run_loop_rounds(reply: "asyncio.Future[T]") -> None:
     for _ in range(_ROUNDS):
         if not reply.done():
             await asyncio.sleep(0)

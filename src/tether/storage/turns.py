@@ -238,7 +238,7 @@ async def throttled() -> AsyncIterator[None]:
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set, or after so many seconds."""
+    """Returns when the event is set, or when this time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -18,7 +18,7 @@ from tether.storage.sqlite.file import COPY, SqliteFile, connect, connection_to
 
 PAGES_AT_ONCE = 500
 MAX_DAMAGES = 10
-BUSY_MS = 1_000  # so long a restore waits for a command that reads the database
+BUSY_MS = 1_000  # how long a restore waits for a command that reads the database
 _FOLDER_TRIES = 10
 
 
@@ -270,7 +270,7 @@ def _make_folder(beside: Path, prefix: str) -> tuple[Path, int]:
                 os.close(lock)
                 continue
             except OSError:
-                pass  # a file system without locks: there nobody removes folders either
+                pass  # a file system without locks: no process removes folders there
             if folder.exists():
                 return folder, lock
             os.close(lock)

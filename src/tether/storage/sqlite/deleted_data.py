@@ -32,7 +32,7 @@ PAUSE_S = 0.01
 RETRY_PAUSE_S = 0.04
 REWRITE_TRIES = 12
 ERASE_TRIES = 400
-ERASE_WAIT_MS = 40  # other connections wait for us so long at most
+ERASE_WAIT_MS = 40  # the longest time that other connections wait for us
 PAGES_ERASED_AT_ONCE = 200
 READ_BYTES = 1 << 20
 _HEAD_BYTES = {2: 12, 5: 12, 10: 8, 13: 8}  # of a page, by its kind; other kinds have no rows
@@ -187,7 +187,7 @@ def _finder(buffer: bytearray, wanted: bytes) -> Callable[[int, int], int]:
 def _erase_in_pages(
     path: Path, file: int, wanted: bytes, pages: list[int], connection: apsw.Connection
 ) -> None:
-    connection.execute("BEGIN IMMEDIATE")  # from now on nobody else commits
+    connection.execute("BEGIN IMMEDIATE")  # from now on no other connection commits
     try:
         with closing(connect(path)) as other:
             other.set_busy_timeout(ERASE_WAIT_MS)
