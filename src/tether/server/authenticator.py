@@ -228,7 +228,7 @@ class TokenBuckets:
 # The use of keys ----------------------------------------------------------------------------------
 
 
-class _Counted:
+class _RunningCounts:
     """The counts of a key since the last write, and in the current window of its rate."""
 
     __slots__ = ("busiest", "calls", "events", "in_window", "limited", "refused", "window")
@@ -257,7 +257,7 @@ class _Counted:
 class KeyUse:
     """Records which keys are used, and counts their requests. No request waits for these writes.
 
-    What cannot be written is kept and tried again.
+    Records and counts that cannot be written are kept for the next write.
     """
 
     def __init__(
@@ -271,11 +271,11 @@ class KeyUse:
         self._now_ms = now_ms
         self._noted: dict[str, str | None] = {}
         self._unwritten: dict[str, tuple[int, str | None]] = {}
-        self._counted: dict[tuple[int, str], _Counted] = {}
+        self._counted: dict[tuple[int, str], _RunningCounts] = {}
         self._slot = 0
 
     def note(self, digest: str, client: str | None) -> None:
-        """Records that the key was used, and from which address."""
+        """Records that the key was used, and the address of the client."""
         self._noted[digest] = client
 
     def count(self, key: Key, at_s: float, cost: int, *, refused: bool, limited: bool) -> None:
@@ -295,26 +295,26 @@ class KeyUse:
         """Counts new events of the partner."""
         self._of(partner, "").events += events
 
-    def _of(self, partner: int, key: str) -> _Counted:
+    def _of(self, partner: int, key: str) -> _RunningCounts:
         counted = self._counted.get((partner, key))
         if counted is not None:
             return counted
         if len(self._counted) >= MAX_COUNTED:  # keys without new calls go
             busy = {of: one for of, one in self._counted.items() if one.calls or one.events}
             self._counted = busy
-        counted = _Counted()
+        counted = _RunningCounts()
         if len(self._counted) < MAX_COUNTED:
             self._counted[partner, key] = counted
         return counted
 
     async def keep_writing(self) -> None:
-        """Writes the records and counts, again and again."""
+        """Writes the records and counts regularly, until it is cancelled."""
         while True:
             await asyncio.sleep(WRITE_USE_S)
             await self.write()
 
     async def write(self) -> None:
-        """Writes the records and counts, if that is possible."""
+        """Writes the records and counts. If the database is unavailable, they are kept."""
         noted, self._noted = self._noted, {}
         now_ms = self._now_ms()
         self._unwritten.update({digest: (now_ms, client) for digest, client in noted.items()})
