@@ -73,7 +73,7 @@ def test_what_several_processes_count_adds_up(database: str) -> None:
         _, key = await admin.create_key(store, NOON_MS, "acme", rate=Rate(100, 60))
         clock = [NOON_MS]
         workers = [
-            KeyUse(store.keys.note_used, store.key_hours.add, lambda: clock[0]) for _ in range(2)
+            KeyUse(store.keys.record_use, store.key_hours.add, lambda: clock[0]) for _ in range(2)
         ]
 
         async def write() -> Use:
@@ -121,7 +121,7 @@ def test_what_cannot_be_written_is_kept_and_nothing_of_a_partner_that_is_gone(
                 raise Unavailable
             await store.key_hours.add(counted, now_ms)
 
-        use = KeyUse(store.keys.note_used, add, lambda: NOON_MS)
+        use = KeyUse(store.keys.record_use, add, lambda: NOON_MS)
         for _ in range(3):
             use.count(key, 1.0, 2, refused=False, limited=False)
             await use.write()
@@ -163,7 +163,7 @@ def test_silent_is_who_is_it_for_longer_than_usual(server: Server) -> None:
                 last_h = last_ms // HOUR_MS
                 counts = [Counts(key.partner, last_h - hour, "x", calls=1) for hour in hours]
                 await store.key_hours.add(counts, last_ms)
-                await store.keys.note_used({key.digest: (last_ms, None)})
+                await store.keys.record_use({key.digest: (last_ms, None)})
 
     asyncio.run(fill())
     with visitor(server) as operator:

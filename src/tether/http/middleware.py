@@ -257,7 +257,7 @@ class ApiMiddleware:
                 line.refused = rejections
         if key is not None:
             if Code.KEY_INVALID not in rejections:
-                self.use.note(key.digest, context.client)
+                self.use.record(key.digest, context.client)
             self.metrics.count_partner(key.partner_name, rejections)
             limited = rejections.get(Code.RATE_LIMITED, 0)
             cost = max(context.in_bulk or 1, 1) - limited

@@ -269,14 +269,14 @@ class KeyUse:
         self._write = write
         self._add = add
         self._now_ms = now_ms
-        self._noted: dict[str, str | None] = {}
+        self._used: dict[str, str | None] = {}
         self._unwritten: dict[str, tuple[int, str | None]] = {}
         self._counted: dict[tuple[int, str], _RunningCounts] = {}
         self._slot = 0
 
-    def note(self, digest: str, client: str | None) -> None:
+    def record(self, digest: str, client: str | None) -> None:
         """Records that the key was used, and the address of the client."""
-        self._noted[digest] = client
+        self._used[digest] = client
 
     def count(self, key: Key, at_s: float, cost: int, *, refused: bool, limited: bool) -> None:
         """Counts an answered request of the key. `cost` is how many tokens of its rate it took."""
@@ -315,9 +315,9 @@ class KeyUse:
 
     async def write(self) -> None:
         """Writes the records and counts. If the database is unavailable, they are kept."""
-        noted, self._noted = self._noted, {}
+        used, self._used = self._used, {}
         now_ms = self._now_ms()
-        self._unwritten.update({digest: (now_ms, client) for digest, client in noted.items()})
+        self._unwritten.update({digest: (now_ms, client) for digest, client in used.items()})
         try:
             if self._unwritten:
                 await self._write(self._unwritten)

@@ -114,7 +114,7 @@ class Store:
 
     @cached_property
     def key_use(self) -> KeyUse:
-        return KeyUse(self.keys.note_used, self.key_hours.add, self._now_ms)
+        return KeyUse(self.keys.record_use, self.key_hours.add, self._now_ms)
 
     @cached_property
     def loop_turns(self) -> LoopTurns:

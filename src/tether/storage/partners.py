@@ -158,7 +158,7 @@ UPDATE keys SET name = $2, rate_requests = $3, rate_window_s = $4, burst = $5, e
 WHERE digest = $1
 """
 # $1 is a JSON object: instant and address by digest. An older instant does not replace a newer one.
-NOTE_KEYS_USED = """
+RECORD_USE = """
 UPDATE keys SET last_used_ms = used.at_ms, last_used_from = used.client
 FROM (SELECT key AS digest, CAST(value ->> 0 AS BIGINT) AS at_ms, value ->> 1 AS client
       FROM jsonb_each($1)) used
@@ -232,6 +232,6 @@ class Keys:
         )  # fmt: skip
         await self._engine.write_all(Statement(SET_KEY, row), *also)
 
-    async def note_used(self, uses: Mapping[str, tuple[int, str | None]]) -> None:
-        """These keys, by digest, were used at this instant and from this address."""
-        await self._engine.write(NOTE_KEYS_USED, to_json(uses).decode())
+    async def record_use(self, uses: Mapping[str, tuple[int, str | None]]) -> None:
+        """Records the last use of keys: the instant and the address, by digest."""
+        await self._engine.write(RECORD_USE, to_json(uses).decode())
