@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from tether.domain import session_record
-from tether.domain.flexibility import Box, Figures, Totals, pair_of
+from tether.domain.capacity import Box, Figures, Totals, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, area_of
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.domain.timeline import STALE, condition_of
 from tether.domain.timestamps import format_instant
-from tether.projections import flexibility
-from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
+from tether.projections import capacity
+from tether.projections.capacity import CapacityQuery, Entry, EntryPosition
 from tether.server.databases import database_of, sqlite_path
 from tether.server.store import Store
 from tether.storage import plugged_in, session_records
@@ -154,8 +154,8 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(plugged_in, "SESSIONS", 2)
         monkeypatch.setattr(plugged_in, "EVENTS_OF_EACH", 2)
         monkeypatch.setattr(plugged_in, "EVENTS_AT_ONCE", 4)
-        monkeypatch.setattr(flexibility, "PAGE", 3)
-        monkeypatch.setattr(flexibility, "CHARGERS", 2)
+        monkeypatch.setattr(capacity, "PAGE", 3)
+        monkeypatch.setattr(capacity, "CHARGERS", 2)
 
 
 @pytest.mark.usefixtures("page_sizes")

@@ -13,7 +13,7 @@ from tether.domain.errors import NotFound, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger
 from tether.projections import projector
-from tether.projections.flexibility import CapacityQuery
+from tether.projections.capacity import CapacityQuery
 from tether.server.store import Store
 from tether.storage import partners
 

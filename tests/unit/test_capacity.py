@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.domain.flexibility import Box, Figures, Pair, Powers, Totals, common_power, pair_of
+from tether.domain.capacity import Box, Figures, Pair, Powers, Totals, common_power, pair_of
 from tether.domain.models import Charger, Vehicle
 from tether.domain.timeline import Condition, Timeline
 
@@ -96,7 +96,15 @@ def _soc(soc: float | None) -> Decimal | None:
 
 def flows(found: Figures) -> list[float]:
     """Power taken, available, given and available."""
-    return [float(flow) for flow in (found.taken, found.takeable, found.given, found.giveable)]
+    return [
+        float(flow)
+        for flow in (
+            found.charge_power,
+            found.charge_available,
+            found.discharge_power,
+            found.discharge_available,
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +131,7 @@ def test_a_charger_is_never_promised_beyond_what_it_can_deliver() -> None:
     both = figures((pair(), charging(9)), (pair(), idle()), (pair(), idle()))
     assert flows(both) == [9, 13, 0, 10]  # 2 + 11 + 11 were 24, but 22 - 9 is what is left
     over = figures((pair(), charging(20)), (pair(), charging(9)))
-    assert over.takeable == 0
+    assert over.charge_available == 0
     mixed = figures((pair(), charging(-4)), (pair(), idle()))
     assert flows(mixed) == [0, 22, 4, 6]
 
@@ -144,7 +152,7 @@ def test_unknowns_are_counted_by_kind_and_never_guessed() -> None:
     )
     unknown = found.no_soc, found.no_power, found.no_common_charge, found.no_common_discharge
     assert unknown == (2, 1, 1, 1)
-    assert (found.stored, found.room) == (D(60), D(40))
+    assert (found.energy_stored, found.energy_room) == (D(60), D(40))
     assert (found.chargers, found.vehicles, found.charging) == (1, 4, 1)
 
 
@@ -153,8 +161,8 @@ def test_energies_are_exact() -> None:
     two = Charger(id="C", charge_powers=(D(11),))
     found = figures((pair_of(two, one), idle(33.3333333333333)))
     capacity = Fraction("74.800000000001")
-    assert Fraction(found.stored) == capacity * Fraction("33.3333333333333") / 100
-    assert Fraction(found.stored) + Fraction(found.room) == capacity
+    assert Fraction(found.energy_stored) == capacity * Fraction("33.3333333333333") / 100
+    assert Fraction(found.energy_stored) + Fraction(found.energy_room) == capacity
 
 
 # Over time ----------------------------------------------------------------------------------------

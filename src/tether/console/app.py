@@ -12,8 +12,8 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.console.audit import AuditFile, AuditPage
+from tether.console.capacity import CapacityPage, FiguresPage, HistoryPage
 from tether.console.downloads import SessionsFile
-from tether.console.flexibility import FiguresPage, FlexibilityPage, HistoryPage
 from tether.console.key_requests import (
     REQUEST_KEY,
     KeyRequestsPage,
@@ -113,7 +113,7 @@ def create_console(dependencies: Dependencies) -> Console:
         "/console/p/{partner:int}/sessions.{form}": SessionsFile(store, user_sessions),
         "/console/p/{partner:int}/requests": RequestsPage(store, renderer),
         "/console/p/{partner:int}/requests/one": RequestPage(store, renderer),
-        "/console/p/{partner:int}/flexibility": FlexibilityPage(store, renderer),
+        "/console/p/{partner:int}/flexibility": CapacityPage(store, renderer),
         "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, renderer),
         "/console/p/{partner:int}/flexibility/course": HistoryPage(store, renderer),
         "/console/p/{partner:int}/start": StartPage(store, renderer),

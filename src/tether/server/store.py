@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tether.domain.timestamps import now_ms
 from tether.ingest.unit_warnings import UnitWarnings
+from tether.projections.capacity import Capacities
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.erasing import Erasing
 from tether.projections.expiring import Expiring
-from tether.projections.flexibility import Capacities
 from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder

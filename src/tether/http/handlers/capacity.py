@@ -1,4 +1,4 @@
-"""Available flexibility over HTTP (an addition to the reference)."""
+"""Capacity over HTTP (an addition to the reference)."""
 
 import re
 from bisect import bisect_right
@@ -8,13 +8,13 @@ from operator import itemgetter
 
 from falcon.asgi import Response
 
+from tether.domain.capacity import Box, Figures, capacity_of
 from tether.domain.errors import Invalid, Missing
-from tether.domain.flexibility import Box, Figures, capacity_of
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.http import pagination
 from tether.http.requests import ApiRequest
-from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
+from tether.projections.capacity import CapacityQuery, Entry, EntryPosition
 from tether.server.store import Store
 from tether.storage.turns import map_in_steps
 

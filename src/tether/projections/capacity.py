@@ -1,4 +1,4 @@
-"""The flexibility of plugged-in vehicles: reads sessions and events, and adds up the figures.
+"""The capacity of plugged-in vehicles: reads sessions and events, and adds up the figures.
 
 Chargers come in the order of their ids, one page at a time, so that neither memory nor the pauses
 of the event loop grow with the fleet.
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.domain.capacity import Box, Figures, Pair, Totals, pair_of, share_of
 from tether.domain.errors import Invalid
-from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of, share_of
 from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.domain.timeline import (
@@ -113,8 +113,8 @@ class Capacities:
     ) -> list[Figures]:
         """The sums over these chargers at each moment, or one sum for now."""
         totals = Totals(query.moments or range(1))
-        async for one in self._occupied(partner, query, stale=stale):
-            await in_steps(totals.adding(one.vehicles))
+        async for charger in self._occupied(partner, query, stale=stale):
+            await in_steps(totals.adding(charger.vehicles))
         return await in_steps(totals.summing())
 
     async def by_charger(
@@ -131,15 +131,15 @@ class Capacities:
         """
         if after is not None:
             query = query._replace(first=max(query.first, after.name))
-        found: list[Entry] = []
-        async for one in self._occupied(partner, query, stale=stale):
+        entries: list[Entry] = []
+        async for charger in self._occupied(partner, query, stale=stale):
             totals = Totals(query.moments or range(1))
-            await in_steps(totals.adding(one.vehicles))
+            await in_steps(totals.adding(charger.vehicles))
             figures = await in_steps(totals.summing())
-            found += _entries(one.charger_id, figures, after)
-            if len(found) >= limit:
+            entries += _entries(charger.charger_id, figures, after)
+            if len(entries) >= limit:
                 break
-        return found[:limit]
+        return entries[:limit]
 
     async def by_area(
         self, partner: int, query: CapacityQuery, *, stale: bool = False
@@ -150,44 +150,44 @@ class Capacities:
         """
         moments = query.moments or range(1)
         areas: dict[str, Totals] = {}
-        async for one in self._occupied(partner, query, stale=stale):
-            area = area_of(from_json(Charger, one.charger)) or ""
+        async for charger in self._occupied(partner, query, stale=stale):
+            area = area_of(from_json(Charger, charger.charger)) or ""
             if area not in areas and (len(areas) + 1) * len(moments) > MAX_AREA_MOMENTS:
                 raise Invalid(
                     "by",
                     f"At most {MAX_AREA_MOMENTS:,} areas times moments can be asked for: take "
                     "fewer moments, or give bbox.",
                 )
-            await in_steps(areas.setdefault(area, Totals(moments)).adding(one.vehicles))
-        found: list[Entry] = []
+            await in_steps(areas.setdefault(area, Totals(moments)).adding(charger.vehicles))
+        entries: list[Entry] = []
         for area in sorted(areas):
-            found += _entries(area, await in_steps(areas.pop(area).summing()), None)
-        return found
+            entries += _entries(area, await in_steps(areas.pop(area).summing()), None)
+        return entries
 
     async def incomplete(self, partner: int, most: int) -> dict[str, list[IncompleteVehicle]]:
         """The plugged-in vehicles that lack a value now, by charger: up to `most` for each unknown
         of `UnknownCapacity` that belongs to a vehicle. Does not wait for events to be derived.
         """
-        found: dict[str, list[IncompleteVehicle]] = {
+        incomplete: dict[str, list[IncompleteVehicle]] = {
             "state_of_charge": [],
             "charge_power": [],
             "common_charge_power": [],
             "common_discharge_power": [],
         }
         time_slice = TimeSlice()
-        async for one in self._now(partner, CapacityQuery()):
+        async for plugged_in in self._now(partner, CapacityQuery()):
             await time_slice.yield_if_over()
-            ((_, condition),) = one.timeline
+            ((_, condition),) = plugged_in.timeline
             assert condition is not None
-            share = share_of(_pair_of_bodies(one.charger, one.vehicle), condition)
+            share = share_of(_pair_of_bodies(plugged_in.charger, plugged_in.vehicle), condition)
             lacks = share.no_soc, share.no_power, share.no_common_charge, share.no_common_discharge
-            for vehicles, lacks_it in zip(found.values(), lacks, strict=True):
+            for vehicles, lacks_it in zip(incomplete.values(), lacks, strict=True):
                 if lacks_it and len(vehicles) < most:
-                    vehicle = from_json(Vehicle, one.vehicle)
-                    vehicles.append(IncompleteVehicle(vehicle.id, one.charger_id))
-            if all(len(vehicles) == most for vehicles in found.values()):
+                    vehicle = from_json(Vehicle, plugged_in.vehicle)
+                    vehicles.append(IncompleteVehicle(vehicle.id, plugged_in.charger_id))
+            if all(len(vehicles) == most for vehicles in incomplete.values()):
                 break
-        return found
+        return incomplete
 
     async def _occupied(
         self, partner: int, query: CapacityQuery, *, stale: bool
@@ -198,15 +198,14 @@ class Capacities:
         read = self._now if query.moments is None else self._past
         current: OccupiedCharger | None = None
         box, in_box, time_slice = query.box, True, TimeSlice()
-        async for found in read(partner, query):
-            if current is None or found.charger_id != current.charger_id:
+        async for charger_id, charger, vehicle, timeline in read(partner, query):
+            if current is None or charger_id != current.charger_id:
                 if current is not None and current.vehicles:
                     yield current
-                current = OccupiedCharger(found.charger_id, found.charger, [])
-                in_box = box is None or box.has(from_json(Charger, found.charger))
+                current = OccupiedCharger(charger_id, charger, [])
+                in_box = box is None or box.has(from_json(Charger, charger))
             if in_box:
-                pair = _pair_of_bodies(found.charger, found.vehicle)
-                current.vehicles.append((pair, found.timeline))
+                current.vehicles.append((_pair_of_bodies(charger, vehicle), timeline))
             await time_slice.yield_if_over()
         if current is not None and current.vehicles:
             yield current
@@ -215,12 +214,10 @@ class Capacities:
 
     async def _now(self, partner: int, query: CapacityQuery) -> AsyncIterator[PluggedInVehicle]:
         async for page in self._plugged_in.now(partner, query.first, query.last, PAGE):
-            for one in page:
-                if one.vehicle and one.charger:  # otherwise the partner is being deleted
-                    condition = _condition(one.body, query)
-                    yield PluggedInVehicle(
-                        one.charger_id, one.charger, one.vehicle, [(0, condition)]
-                    )
+            for charger_id, _, _, body, vehicle, charger in page:
+                if vehicle and charger:  # otherwise the partner is being deleted
+                    timeline: Timeline = [(0, _condition(body, query))]
+                    yield PluggedInVehicle(charger_id, charger, vehicle, timeline)
 
     # At past moments ------------------------------------------------------------------------------
 
@@ -231,10 +228,10 @@ class Capacities:
             for start_ms, end_ms, steps, vehicle, charger in timelines:
                 if timeline := timeline_at(start_ms, end_ms, steps, moments, max_age_ms):
                     yield PluggedInVehicle(charger_id, charger, vehicle, timeline)
-            records = [one.session for one in sessions]
+            records = [past.session for past in sessions]
             readings = await self._readings(partner, records, moments, heard=max_age_ms is not None)
-            for (record, vehicle, charger), known in zip(sessions, readings, strict=True):
-                steps = steps_of(record, known)
+            for (record, vehicle, charger), read in zip(sessions, readings, strict=True):
+                steps = steps_of(record, read)
                 if timeline := timeline_at(
                     record.start_ms, record.end_ms, steps, moments, max_age_ms
                 ):
@@ -252,16 +249,17 @@ class Capacities:
             while keys := list(islice(lasted, PAGE)):
                 yield "", [], await self._plugged_in.of_keys(partner, keys)
             return
-        first, waiting = query.first, next(lasted, None)
+        first, next_lasted = query.first, next(lasted, None)
         while ids := await self._plugged_in.chargers(partner, first, query.last, CHARGERS):
-            async for charger_id, found, keys in self._plugged_in.started(partner, ids, moments):
-                while waiting is not None and waiting.charger_id <= charger_id:
-                    keys.append(waiting)
-                    waiting = next(lasted, None)
+            started = self._plugged_in.started(partner, ids, moments)
+            async for charger_id, timelines, keys in started:
+                while next_lasted is not None and next_lasted.charger_id <= charger_id:
+                    keys.append(next_lasted)
+                    next_lasted = next(lasted, None)
                 for start in range(0, len(keys), PAGE):
-                    some = keys[start : start + PAGE]
-                    yield charger_id, [], await self._plugged_in.of_keys(partner, some)
-                yield charger_id, found, []
+                    page = keys[start : start + PAGE]
+                    yield charger_id, [], await self._plugged_in.of_keys(partner, page)
+                yield charger_id, timelines, []
             first = ids[-1] + " "
 
     async def _readings(
@@ -276,8 +274,8 @@ class Capacities:
         older: defaultdict[ReadingKind, list[EventsWanted]] = defaultdict(list)
         events: list[EventsWanted] = []
         for number, session in enumerate(sessions):
-            if (beside := stored_readings(session)) is not None:
-                readings[number] = beside
+            if (stored := stored_readings(session)) is not None:
+                readings[number] = stored
                 continue
             if session.start_ms <= first_ms:
                 readings[number], since = newest_at(session, first_ms, heard=heard)
@@ -290,18 +288,18 @@ class Capacities:
         for kind, wanted in older.items():
             newest = await self._plugged_in.newest(partner, wanted, kind)
             events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
-        async for one, some in self._plugged_in.events(partner, events):
-            found = _readings_of(sessions[one.number], some)
-            readings[one.number] += relevant_readings(found, moments, heard=heard)
+        async for wanted_of, found in self._plugged_in.events(partner, events):
+            read = _readings_of(sessions[wanted_of.number], found)
+            readings[wanted_of.number] += relevant_readings(read, moments, heard=heard)
         return readings
 
 
 def _entries(name: str, figures: Iterable[Figures], after: EntryPosition | None) -> Iterator[Entry]:
     """The entries after the position that have a vehicle plugged in."""
-    for moment, one in enumerate(figures):
+    for moment, at_moment in enumerate(figures):
         position = EntryPosition(name, moment)
-        if (one.vehicles or one.stale) and (after is None or position > after):
-            yield Entry(position, one)
+        if (at_moment.vehicles or at_moment.stale) and (after is None or position > after):
+            yield Entry(position, at_moment)
 
 
 def _wanted(number: int, session: SessionRecord, from_ms: int, until_ms: int) -> EventsWanted:

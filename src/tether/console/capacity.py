@@ -1,7 +1,9 @@
-"""Flexibility: the power that plugged-in vehicles could take and give: now, by area, over time."""
+"""The pages of the capacity of plugged-in vehicles: now, by area and over time. Users read
+"flexibility" there.
+"""
 
 import asyncio
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from heapq import nlargest
 from operator import add
 from typing import NamedTuple
@@ -12,11 +14,11 @@ from falcon.asgi import Request
 from tether.console.pages import Page, SlowPage
 from tether.console.request import choice, partner_of, query_of
 from tether.domain.calendar import HOUR_MS
+from tether.domain.capacity import Figures, capacity_of
 from tether.domain.errors import Unavailable
-from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
-from tether.projections.flexibility import CapacityQuery, Entry, IncompleteVehicle
+from tether.projections.capacity import CapacityQuery, Entry, IncompleteVehicle
 from tether.storage.turns import TimeSlice
 
 TIMEOUT_S = 30.0
@@ -26,7 +28,7 @@ SPANS = {"day": range(-24 * HOUR_MS, 1, HOUR_MS), "week": range(-168 * HOUR_MS, 
 
 
 class Area(NamedTuple):
-    """The current flexibility in a box of a tenth of a degree.
+    """The current capacity in a box of a tenth of a degree.
 
     `west` and `south` are its edges in degrees; None for chargers without a position.
     """
@@ -36,19 +38,19 @@ class Area(NamedTuple):
     capacity: Capacity
 
 
-class FlexibilityPage(Page):
+class CapacityPage(Page):
     """`…/flexibility`: the page. It loads its figures later, because they may take long."""
 
-    template = "flexibility.html"
+    template = "capacity.html"
 
     async def values(self, req: Request) -> dict[str, object]:
         return {"span": _span(req), "spans": SPANS}
 
 
 class FiguresPage(SlowPage):
-    """`…/flexibility/figures`: the current flexibility, by area, and what is unknown."""
+    """`…/flexibility/figures`: the current capacity, by area, and what is unknown."""
 
-    template = "flexibility-figures.html"
+    template = "capacity-figures.html"
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, capacities = partner_of(req).id, self._store.capacities
@@ -59,9 +61,9 @@ class FiguresPage(SlowPage):
         incomplete: dict[str, list[IncompleteVehicle]] = {}
         try:
             async with asyncio.timeout(TIMEOUT_S), self._turns.of(partner):
-                places = await capacities.by_area(partner, CapacityQuery(), stale=True)
-                now = capacity_of(await _total(places), now_ms)
-                areas, count = _largest_areas(places, now_ms), len(places)
+                entries = await capacities.by_area(partner, CapacityQuery(), stale=True)
+                now = capacity_of(await _total(entries), now_ms)
+                areas, count = _largest_areas(entries, now_ms), len(entries)
                 if any(msgspec.structs.astuple(now.unknown)):
                     incomplete = await capacities.incomplete(partner, MAX_NAMED)
         except (TimeoutError, Unavailable):
@@ -76,9 +78,9 @@ class FiguresPage(SlowPage):
 
 
 class HistoryPage(SlowPage):
-    """`…/flexibility/course`: the flexibility over the last day or week."""
+    """`…/flexibility/course`: the capacity over the last day or week."""
 
-    template = "flexibility-history.html"
+    template = "capacity-history.html"
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, span = partner_of(req).id, _span(req)
@@ -88,12 +90,12 @@ class HistoryPage(SlowPage):
         history: list[tuple[int, Capacity]] = []
         try:
             async with asyncio.timeout(TIMEOUT_S), self._turns.of(partner):
-                found = await self._store.capacities.totals(
+                totals = await self._store.capacities.totals(
                     partner, CapacityQuery(moments=moments), stale=True
                 )
                 history = [
                     (at_ms, capacity_of(figures, at_ms))
-                    for at_ms, figures in zip(moments, found, strict=True)
+                    for at_ms, figures in zip(moments, totals, strict=True)
                 ]
         except (TimeoutError, Unavailable):
             pass  # the page says that it took too long
@@ -104,21 +106,24 @@ def _span(req: Request) -> str:
     return choice(query_of(req), "span", SPANS, "day")
 
 
-async def _total(places: list[Entry]) -> Figures:
+async def _total(areas: list[Entry]) -> Figures:
     """The figures of all chargers: the sums of all areas."""
     total, time_slice = Figures(), TimeSlice()
-    for place in places:
+    for area in areas:
         with localcontext(EXACT):
-            total = Figures._make(map(add, total, place.figures))
+            total = Figures._make(map(add, total, area.figures))
         await time_slice.yield_if_over()
     return total
 
 
-def _largest_areas(places: list[Entry], now_ms: int) -> list[Area]:
-    """The areas with the most flexibility, the highest first."""
-    most = nlargest(MAX_AREAS, places, lambda one: one.figures.takeable + one.figures.giveable)
+def _largest_areas(entries: list[Entry], now_ms: int) -> list[Area]:
+    """The areas where most power could be added, the highest first."""
     areas = []
-    for place, figures in most:
-        west, south = place.name.split(",")[:2] if place.name else (None, None)
+    for position, figures in nlargest(MAX_AREAS, entries, _power_available):
+        west, south = position.name.split(",")[:2] if position.name else (None, None)
         areas.append(Area(west, south, capacity_of(figures, now_ms)))
     return areas
+
+
+def _power_available(area: Entry) -> Decimal:
+    return area.figures.charge_available + area.figures.discharge_available

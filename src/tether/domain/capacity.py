@@ -10,12 +10,7 @@ from itertools import groupby
 from operator import add, itemgetter, sub
 from typing import Any, NamedTuple
 
-from tether.domain.models import (
-    EXACT,
-    Charger,
-    Entity,
-    Vehicle,
-)
+from tether.domain.models import EXACT, Charger, Entity, Vehicle
 from tether.domain.session_views import highest_charge, highest_discharge, plain
 from tether.domain.timeline import Condition, Timeline
 from tether.domain.timestamps import format_instant
@@ -97,8 +92,8 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
 class Figures(NamedTuple):
     """The numbers of a `Capacity`, of one vehicle or of many, in a form that can be added up.
 
-    `may_take` and `may_give` are the powers that may flow where no power is known. Partners do not
-    see them, but they reduce the power that the charger can still offer.
+    `charge_reserved` and `discharge_reserved` are the powers that may flow where no power is known.
+    Partners do not see them, but they reduce the power that the charger can still offer.
     """
 
     chargers: int = 0
@@ -110,14 +105,14 @@ class Figures(NamedTuple):
     no_common_discharge: int = 0
     stale: int = 0
     overloaded: int = 0
-    taken: Decimal = _ZERO
-    takeable: Decimal = _ZERO
-    may_take: Decimal = _ZERO
-    given: Decimal = _ZERO
-    giveable: Decimal = _ZERO
-    may_give: Decimal = _ZERO
-    stored: Decimal = _ZERO
-    room: Decimal = _ZERO
+    charge_power: Decimal = _ZERO
+    charge_available: Decimal = _ZERO
+    charge_reserved: Decimal = _ZERO
+    discharge_power: Decimal = _ZERO
+    discharge_available: Decimal = _ZERO
+    discharge_reserved: Decimal = _ZERO
+    energy_stored: Decimal = _ZERO
+    energy_room: Decimal = _ZERO
 
 
 _NOTHING = Figures()
@@ -127,24 +122,24 @@ _Sums = tuple[Any, ...]
 
 def share_of(pair: Pair, condition: Condition) -> Figures:
     """The figures of this vehicle alone: the limit of the charger comes later."""
-    runs, power, soc, stale = condition
+    is_charging, power, soc, stale = condition
     if stale:
         return Figures(stale=1)
     stored = room = _ZERO
     if soc is not None:
         stored = pair.capacity * soc / _FULL
         room = pair.capacity - stored
-    taken: Decimal | None = _ZERO
-    given: Decimal | None = _ZERO
-    if runs:
-        taken = None if power is None else max(power, _ZERO)
-        given = None if power is None else max(-power, _ZERO)
-    can_take, can_give = soc is not None and soc < _FULL, bool(soc)
+    charge: Decimal | None = _ZERO
+    discharge: Decimal | None = _ZERO
+    if is_charging:
+        charge = None if power is None else max(power, _ZERO)
+        discharge = None if power is None else max(-power, _ZERO)
+    can_charge, can_discharge = soc is not None and soc < _FULL, bool(soc)
     return Figures(
-        0, 1, runs, soc is None, runs and power is None,
+        0, 1, is_charging, soc is None, is_charging and power is None,
         pair.charge is None, pair.discharge is None, 0, 0,
-        *_flow(taken, pair.charge, pair.charger_charge, can_more=can_take),
-        *_flow(given, pair.discharge, pair.charger_discharge, can_more=can_give),
+        *_flow(charge, pair.charge, pair.charger_charge, can_more=can_charge),
+        *_flow(discharge, pair.discharge, pair.charger_discharge, can_more=can_discharge),
         stored, room,
     )  # fmt: skip
 
@@ -154,15 +149,17 @@ _share = lru_cache(CACHED)(share_of)
 
 
 def _flow(
-    flow: Decimal | None, most: Decimal | None, charger: Decimal, *, can_more: bool
+    power: Decimal | None, highest: Decimal | None, charger: Decimal, *, can_more: bool
 ) -> tuple[Decimal, Decimal, Decimal]:
     """For one direction: the power that flows, the power that could be added, and the power that
     may flow if it is not known.
+
+    `highest` is the highest power of the vehicle and the charger in common.
     """
-    if flow is None:
-        return _ZERO, _ZERO, charger if most is None else most
-    could = most - flow if can_more and most is not None and most > flow else _ZERO
-    return flow, could, _ZERO
+    if power is None:
+        return _ZERO, _ZERO, charger if highest is None else highest
+    more = highest - power if can_more and highest is not None and highest > power else _ZERO
+    return power, more, _ZERO
 
 
 @lru_cache(CACHED)
@@ -170,13 +167,13 @@ def _at_charger(vehicles: _Sums, charge: Decimal, discharge: Decimal) -> _Sums:
     """The figures of one charger, from the sum over its vehicles and its highest powers."""
     sums = Figures._make(vehicles)
     # Never more than the charger has left.
-    takeable = min(sums.takeable, max(_ZERO, charge - sums.taken - sums.may_take))
-    giveable = min(sums.giveable, max(_ZERO, discharge - sums.given - sums.may_give))
+    charge_left = max(_ZERO, charge - sums.charge_power - sums.charge_reserved)
+    discharge_left = max(_ZERO, discharge - sums.discharge_power - sums.discharge_reserved)
     return sums._replace(
         chargers=1 if sums.vehicles else 0,
-        overloaded=int(sums.taken > charge or sums.given > discharge),
-        takeable=takeable,
-        giveable=giveable,
+        overloaded=int(sums.charge_power > charge or sums.discharge_power > discharge),
+        charge_available=min(sums.charge_available, charge_left),
+        discharge_available=min(sums.discharge_available, discharge_left),
     )
 
 
@@ -272,12 +269,12 @@ def capacity_of(
         chargers_occupied=figures.chargers,
         vehicles_plugged_in=figures.vehicles,
         vehicles_charging=figures.charging,
-        charge_power=plain(figures.taken),
-        charge_power_available=plain(figures.takeable),
-        discharge_power=plain(figures.given),
-        discharge_power_available=plain(figures.giveable),
-        energy_stored=plain(figures.stored),
-        energy_room=plain(figures.room),
+        charge_power=plain(figures.charge_power),
+        charge_power_available=plain(figures.charge_available),
+        discharge_power=plain(figures.discharge_power),
+        discharge_power_available=plain(figures.discharge_available),
+        energy_stored=plain(figures.energy_stored),
+        energy_room=plain(figures.energy_room),
         unknown=UnknownCapacity(
             state_of_charge=figures.no_soc,
             charge_power=figures.no_power,
