@@ -81,14 +81,22 @@ def test_the_table_of_a_large_fleet_loses_nothing_in_a_narrow_terminal(site: Sit
     window = ("--from", f"{DAY}10:01:00Z", "--to", f"{DAY}10:02:00Z", "--step", "30s")
     _, shown = site.in_terminal("capacity", *window)
     figures = ["3", "1,235", "54,321", "2,346", "97,654", "740,741", "1,728,395"]
-    table, _, courses = shown.partition("\n\n")
+    *moments, courses = shown.split("\n\n")
     assert [line.split()[-2:] for line in courses.splitlines()] == [
         ["1,235", "kW"], ["54,321", "kW"], ["2,346", "kW"], ["97,654", "kW"], ["740,741", "kWh"],
     ]  # fmt: skip
     assert max(map(len, shown.splitlines())) <= 80
-    for number, time in ((-6, "10:01:00"), (-3, "10:01:30")):
-        lines = [line.split() for line in table.splitlines()][number:][:3]
-        assert lines == [["2026-01-", *figures, "1/0/0/0/0/"], ["05", "0"], [time]]
+    for moment, time in zip(moments, ("10:01:00", "10:01:30"), strict=True):  # names and values
+        values = [line.split()[-1] for line in moment.splitlines()]
+        assert values == [time, *figures, "1/0/0/0/0/0"]
+    _, shown = site.in_terminal("capacity", *window, columns=85)
+    assert shown.splitlines()[3].split() == ["2026-01-05", *figures, "1/0/0/0/0/0"]
+
+
+def test_a_time_without_a_vehicle_has_a_table_and_no_graph(site: Site) -> None:
+    window = ("--from", "2026-01-05", "--to", "2026-01-06", "--step", "12h")
+    status, shown = site.in_terminal("capacity", *window)
+    assert (status, len(shown.splitlines())) == (0, 5), shown
 
 
 def test_options_that_do_not_fit_are_a_mistake(site: Site) -> None:

@@ -108,6 +108,12 @@ def test_sessions_are_listed_by_their_filters(busy: Site) -> None:
     assert seen.splitlines()[2].split() == ["2026-01-05", "13:00", "C1", "V1", "active", "0:00",
                                             "~0.00", "1"]  # fmt: skip
     assert max(map(len, seen.splitlines())) <= 80
+    _, seen = busy.in_terminal("sessions", "list", columns=50)  # too narrow for the table
+    later, earlier = seen.split("\n\n")
+    assert [line.split("  ")[-1].strip() for line in earlier.splitlines()] == [
+        "2026-01-05 10:00", "C1", "V1", "2:30", "1:09", "~10.50", "20.0",
+    ]  # fmt: skip
+    assert later.splitlines()[:2] == ["Begun (UTC)  2026-01-05 13:00", "Charger      C1"]
     _, seen = busy.in_terminal("sessions", "list", columns=120)
     assert [line.split()[-1] for line in seen.splitlines()[2:]] == [second["id"], first["id"]]
 

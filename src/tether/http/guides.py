@@ -178,8 +178,10 @@ def _rendered(name: str) -> tuple[Markup, list[tuple[str, str]]]:
         if inline.type == "inline":
             _lead_to_pages(name, inline.children or [])
     html = markdown.renderer.render(tokens, markdown.options, {})
+    # What is wider than the screen scrolls, also by keyboard.
     html = html.replace("<table>", '<div class="wide" tabindex="0"><table>')
-    html = html.replace("</table>", "</table></div>")
+    html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+    html = html.replace("<th></th>", "<td></td>")  # a heading without a word is none
     return Markup(html), contents  # noqa: S704 - of our own files, whose HTML is escaped
 
 

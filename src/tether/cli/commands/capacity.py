@@ -124,9 +124,10 @@ def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
     is_by_area = any(one.area for one in listed)
     titles = [_AREA if name == "Charger" and is_by_area else name for name in _TITLES]
     show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
-    if len({one.as_of for one in listed}) == len(listed) > 1:
+    over_time = len({one.as_of for one in listed}) == len(listed) > 1
+    if over_time and (graphs := _sparklines(listed)):
         click.echo()
-        show_pairs(_sparklines(listed))
+        show_pairs(graphs)
 
 
 def _sparklines(moments: Sequence[Capacity]) -> list[tuple[str, str]]:

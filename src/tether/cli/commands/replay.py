@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tether.cli.access import Access, retries_noticed, with_access
+from tether.cli.display.numbers import energy
 from tether.cli.display.output import counted, note, say
 from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.options import FilePath
@@ -133,7 +134,7 @@ class _Replay:
         say(f"  {counted(len(self.chargers), 'charger')}")
         say(f"  {counted(len(self.vehicles), 'vehicle')}")
         say(f"  {counted(len(self.events), 'event')}")
-        say(f"  {energy_kwh:,f} kWh charged")
+        say(f"  {energy(energy_kwh)} kWh charged")
         if self.verified:
             say("Read back: the server holds exactly that.")
         if self.refusals:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+LONGEST_UNBROKEN = 12  # characters of a word that a table does not break
+
+
 class Cell(str):
     """A text, and its style in a terminal, in rich's words such as `bold red`."""
 
@@ -98,8 +101,8 @@ def show_table(
 ) -> None:
     """Prints a table. A terminal wraps the text of the `wrapped` columns only.
 
-    If the table is still too wide, it cuts texts and marks that with an ellipsis. A terminal does
-    not show empty columns. Without rows it prints the note `empty`, if there is one.
+    If the table is still too wide for the terminal, it prints each row as names and values. A
+    terminal does not show empty columns. Without rows it prints the note `empty`, if there is one.
     """
     if empty and not rows:
         note(empty)
@@ -109,9 +112,42 @@ def show_table(
         from rich.console import Console
 
         used = [column for column in range(len(titles)) if any(row[column] for row in rows)]
-        cells = [[row[column] for column in used] for row in rows]
-        table = table_of([titles[column] for column in used], cells, wrapped)
-        Console(highlight=False).print(table)
+        titles = [titles[column] for column in used]
+        rows = [[row[column] for column in used] for row in rows]
+        console = Console(highlight=False)
+        if _readable_width(titles, rows, wrapped) <= console.width:
+            console.print(table_of(titles, rows, wrapped))
+        else:
+            _show_one_by_one(titles, rows)
+
+
+def _readable_width(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: Collection[str]
+) -> int:
+    """The columns that a terminal needs for the table without a break within a short word.
+
+    rich makes the widest column narrower first, so no column gets less than the others need.
+    """
+    from rich.cells import cell_len
+
+    words: list[int] = [0]  # the longest of each wrapped column
+    widths: list[tuple[int, bool]] = []
+    for title, *cells in zip(titles, *rows, strict=True):
+        texts = [*title.split("\n"), *map(plain, cells)]
+        widths.append((max(map(cell_len, texts)), title in wrapped))
+        if title in wrapped:
+            words.append(max(cell_len(word) for text in texts for word in text.split() or [""]))
+    narrowest = min(max(words), LONGEST_UNBROKEN)
+    gaps = 2 * (len(titles) - 1)
+    return gaps + sum(min(width, narrowest) if wraps else width for width, wraps in widths)
+
+
+def _show_one_by_one(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    names = [title.replace("\n", " ") for title in titles]
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        show_pairs([(name, text) for name, text in zip(names, row, strict=True) if name])
 
 
 def table_of(
@@ -154,7 +190,7 @@ def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Prints names and their values, one a line. Empty values are left out."""
     given = [(name, text) for name, text in pairs if text]
-    width = max(len(name) for name, _ in given)
+    width = max((len(name) for name, _ in given), default=0)
     for name, text in given:
         click.echo(f"{click.style(name.ljust(width), dim=True)}  {plain(text)}")
 
