@@ -1,5 +1,6 @@
 """The guides in the server: the documents as pages whose links all work, and a search."""
 
+import html
 import re
 from urllib.parse import urldefrag, urljoin
 
@@ -85,6 +86,26 @@ def test_a_search_finds_sections_with_all_words(server: Server) -> None:
     assert "<mark>" in text
     page = httpx.get(urljoin(f"{server.url}/guides", results[0])).text
     assert f'id="{results[0].partition("#")[2]}"' in page
+
+
+def test_results_are_counted_and_shown_as_whole_words_without_markup(server: Server) -> None:
+    def results(query: str) -> tuple[str, list[str]]:
+        text = httpx.get(f"{server.url}/guides", params={"q": query}).text
+        lead = re.findall(r'<p class="lead">(.*?)</p>', text)[0]
+        shown = re.findall(r"<p>(.*?)</p>", text, re.DOTALL)
+        return lead, [re.sub(r"<[^>]+>", "", html.unescape(one)) for one in shown]
+
+    lead, shown = results("the")
+    assert len(shown) == 30
+    assert re.match(r"The best 30 of \d{3} sections found", lead)
+    _, shown = results("cursor")
+    assert not [one for one in shown if "---" in one or "```" in one]
+    excerpt = results("copies.pop")[1][0]  # in a block of code
+    assert excerpt.startswith("…")
+    assert "python" not in excerpt.split()
+    first = excerpt.removeprefix("…").split()[0]
+    guide = re.sub(r"<[^>]+>", "", httpx.get(f"{server.url}/guides/sdk").text)
+    assert first in html.unescape(guide).split()
 
 
 @pytest.mark.parametrize(

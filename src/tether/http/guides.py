@@ -30,7 +30,7 @@ _LINK = re.compile(r"^- \[(.+?)\]\(([\w/-]+)\.md\)", re.MULTILINE)
 _HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _ELSEWHERE = re.compile(r"[a-z]+:")
-_MARKUP = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*|]")
+_MARKUP = re.compile(r"^```.*|^\|[-|: ]+$|\[([^\]]*)\]\([^)]*\)|[`*|]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,24 @@ def page(name: str) -> bytes:
 def found(query: str) -> bytes:
     """The page with the results of a search."""
     query = query[:LONGEST_QUERY].strip()
-    return _render(_top(INDEX), title="Search", query=query, results=search(query))
-
-
-def search(query: str) -> list[Result]:
-    """The best `MAX_RESULTS` sections with all words; first those with them in the heading."""
     words = query.casefold().split()
+    hits = _search(words)
+    results = [
+        Result(hit, _title(hit.guide), _excerpt(hit.text, words)) for hit in hits[:MAX_RESULTS]
+    ]
+    return _render(_top(INDEX), title="Search", query=query, results=results, number=len(hits))
+
+
+def _search(words: list[str]) -> list[Section]:
+    """The sections with all words; first those with them in the heading."""
     if not words:
         return []
 
     def rank(section: Section) -> int:
         return sum(word not in section.title.casefold() for word in words)
 
-    hits = [section for section in _sections() if all(word in section.words for word in words)]
-    best = sorted(hits, key=rank)[:MAX_RESULTS]
-    return [Result(hit, _title(hit.guide), _excerpt(hit.text, words)) for hit in best]
+    hits = (section for section in _sections() if all(word in section.words for word in words))
+    return sorted(hits, key=rank)
 
 
 def figure(name: str) -> bytes:
@@ -149,11 +152,14 @@ def _plain(text: str) -> str:
 
 
 def _excerpt(text: str, words: list[str]) -> Markup:
-    """Some text around the first word, and all words marked."""
+    """Some text around the first word, from word to word, and all words marked."""
     pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)
     first = pattern.search(text)
     middle = first.start() if first else 0
-    start, end = max(0, middle - _AROUND), middle + _AROUND
+    start = text.find(" ", middle - _AROUND, middle) + 1 or middle if middle > _AROUND else 0
+    end = text.find(" ", middle + _AROUND)
+    if end < 0:
+        end = len(text)
     cut = text[start:end]
     parts, last = ["…" if start else ""], 0
     for match in pattern.finditer(cut):
