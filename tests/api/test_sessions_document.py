@@ -106,7 +106,7 @@ def test_the_worked_example_is_what_a_server_makes_of_it(told: Any) -> None:
         for period in session["periods"]
     ]
     assert [row[:4] for row in table(text, "period")] == periods
-    for name, value, _ in table(text, "of the session"):
+    for name, value, _ in table(text, "of the example"):
         assert Decimal(value) == session[name], name
     assert session["estimated"] is True
     assert session["flags"] == []
