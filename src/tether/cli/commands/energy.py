@@ -18,8 +18,8 @@ _EXAMPLES = """\b
 Examples:
   tether energy --from 2026-01-05 --to 2026-01-06 --step 15m
   tether energy --from 2026-01-05 --to 2026-01-06 --step hour --by charger
-  tether energy --from 2026-01-01 --to 2027-01-01 --step day \\
-    --time-zone Europe/Berlin --output year.csv
+  tether energy --step day --time-zone Europe/Berlin --output year.csv \\
+    --from 2026-01-01T00:00:00+01:00 --to 2027-01-01T00:00:00+01:00
 """
 
 
