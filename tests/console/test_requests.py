@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
+from tests.wire import cpu_seconds
 from tether.console.refused_requests import RefusedItem, in_bulk
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
@@ -90,6 +91,17 @@ def test_of_a_body_that_was_cut_the_page_says_so(server: Server) -> None:
         assert "only the beginning of its 20,012 bytes is kept" in page
         page = only_request(owner, f"{path}?path=/events%3Fchunks", "requests/one")
         assert "It was cut" in page
+
+
+def test_a_long_line_of_blanks_costs_little_to_show(server: Server) -> None:
+    key, number = with_things(server)
+    with server.client(key) as client, visitor(server, key) as owner:
+        assert client.post("/events/bulk", content=b"1\n" + b" " * 16_000).status_code == 200
+        refused_of(owner, f"/console/p/{number}/requests", "1 of 1 items were refused")
+        before = cpu_seconds(server)
+        page = only_request(owner, f"/console/p/{number}/requests", "1 of 1")
+        assert cpu_seconds(server) - before < 0.5  # it was a second
+        assert marks(page) == ["1"]
 
 
 @pytest.mark.parametrize(

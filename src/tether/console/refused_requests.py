@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from shlex import quote
 from typing import NamedTuple, TypeAlias
 
@@ -27,7 +28,6 @@ _POSITION = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
 _PARAMETER = re.compile(r'parameter="([A-Za-z]{1,50})"')
 _IN_BODY = r'"{}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^,}}\]\s]+)?'
 _IN_PATH = r"(?<=[?&]){}=[^&]*"
-_LINE = re.compile(r"[^\n]*[^\s][^\n]*")
 _BETWEEN = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 Span: TypeAlias = tuple[int, int]
@@ -171,7 +171,7 @@ def _item_spans(body: str) -> list[Span]:
     """The span of each item: a line of NDJSON, or a value of an array."""
     start = len(body) - len(body.lstrip())
     if not body.startswith("[", start):
-        return [match.span() for match in _LINE.finditer(body)][:MAX_ITEMS]
+        return list(islice(_line_spans(body), MAX_ITEMS))
     found: list[Span] = []
     at = start + 1
     while len(found) < MAX_ITEMS:
@@ -186,6 +186,15 @@ def _item_spans(body: str) -> list[Span]:
         found.append((at, end))
         at = end
     return found
+
+
+def _line_spans(body: str) -> Iterator[Span]:
+    """The span of each line that is not blank."""
+    at = 0
+    for line in body.split("\n"):
+        if line.strip():
+            yield at, at + len(line)
+        at += len(line) + 1
 
 
 def _spans(text: str, pattern: str, member: str | None) -> list[Span]:
