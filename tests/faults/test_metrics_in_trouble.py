@@ -184,7 +184,31 @@ def test_the_partners_that_are_counted_are_bounded() -> None:
     metrics = Metrics(by_partner=True)
     for number in range(3 * MAX_PARTNERS):
         metrics.count_partner(f"partner {number}", {"not-found": 1})
-    page = metrics.own_page()
+    page = metrics.own_page_now()
     assert metric(page, "tether_partner_requests_total") == 3 * MAX_PARTNERS
     assert metric(page, "tether_partner_requests_total", partner="other") == 2 * MAX_PARTNERS
     assert len(page) < 300_000
+
+
+def test_many_series_are_written_beside_other_work_and_once_for_all_who_ask() -> None:
+    metrics = Metrics()
+    for route in range(50):
+        for method in ALLOWED["method"] or ():
+            for status in (403, 404, 405, 429):
+                metrics.request(method, f"/route/{route}", status, 0.1)
+
+    async def scenario() -> tuple[list[str], int]:
+        asked = asyncio.gather(*(metrics.own_page() for _ in range(100)))
+        rounds = 0
+        while not asked.done():
+            await asyncio.sleep(0)
+            rounds += 1
+        metrics.request("GET", "/route/0", 200, 0.1)
+        return [*await asked, await metrics.own_page()], rounds
+
+    pages, rounds = asyncio.run(scenario())
+    assert rounds > 50
+    assert len(set(map(id, pages[:-1]))) == 1
+    counts = [metric(page, "tether_request_seconds_count") for page in (pages[0], pages[-1])]
+    assert counts == [1600, 1601]
+    assert pages[0].count("# TYPE tether_request_seconds histogram") == 1

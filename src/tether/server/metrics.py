@@ -3,10 +3,12 @@
 Labels never contain an id or a key. They contain partners only if the operator wants that.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from operator import add
-from typing import cast
+from time import perf_counter
+from typing import Any, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,11 +19,14 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from tether import __version__
 from tether.domain.webhooks import Status
 from tether.storage.engine import Connections, Size
+from tether.storage.turns import Steps, in_steps
 from tether.version import commit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -40,6 +45,38 @@ _HIGHEST_OF_ALL = {
 disable_created_metrics()  # type: ignore[no-untyped-call]  # sums of them mean nothing
 
 
+class _Parts(Collector):
+    """A family with many series, in parts that are quickly written: of a call or a partner."""
+
+    def __init__(self, make: Callable[..., Any], name: str, text: str, labels: list[str]) -> None:
+        """`make` makes a part: a metric in a registry, or in none."""
+        self._make = partial(make, name, text, labels)
+        self._parts: dict[Hashable, Any] = {None: self._make(registry=None)}  # has the heading
+
+    def of(self, owner: Hashable) -> Any:
+        """The part of this owner."""
+        part = self._parts.get(owner)
+        if part is None:
+            part = self._parts[owner] = self._make(registry=None)
+        return part
+
+    def collect(self) -> Iterator[Family]:
+        """All parts, each as a family."""
+        for part in list(self._parts.values()):
+            yield from part.collect()
+
+
+class _Only(Collector):
+    """A collector of one family, because the library writes what a collector has."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Family]:
+        """The family."""
+        return [self._family]
+
+
 class Metrics:
     """The metrics of this process. With several processes `sum_of_all` returns their sum."""
 
@@ -47,6 +84,10 @@ class Metrics:
         self, sum_of_all: Callable[[], Awaitable[str]] | None = None, *, by_partner: bool = False
     ) -> None:
         self._sum_of_all = sum_of_all
+        self._writing = asyncio.Lock()
+        self._next_page: asyncio.Task[str] | None = None  # that nobody has begun to write
+        self.writing_s = 0.0
+        """The time that the last page took to write."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
@@ -55,12 +96,13 @@ class Metrics:
         gauge("tether_build_info", "Which Tether this is: always 1.", ["version", "commit"]).labels(
             __version__, commit()
         ).set(1)
-        self._requests = histogram(
+        self._requests = _Parts(
+            partial(Histogram, buckets=_SECONDS),
             "tether_request_seconds",
             "Time from the request's head to its answer, by route and status.",
             ["method", "route", "status"],
-            buckets=_SECONDS,
         )
+        self.registry.register(self._requests)
         self._rejected = counter(
             "tether_rejected_events", "Events that were not accepted, by reason.", ["reason"]
         )
@@ -110,14 +152,17 @@ class Metrics:
         )
         self._partners: dict[str, Counter] | None = {} if by_partner else None
         if by_partner:
-            self._partner_requests = counter(
-                "tether_partner_requests", "Requests with a key, by partner.", ["partner"]
+            self._partner_requests = _Parts(
+                Counter, "tether_partner_requests", "Requests with a key, by partner.", ["partner"]
             )
-            self._partner_refusals = counter(
+            self._partner_refusals = _Parts(
+                Counter,
                 "tether_partner_refusals",
                 "Requests, and events of a bulk, that were refused, by partner and reason.",
                 ["partner", "reason"],
             )
+            self.registry.register(self._partner_requests)
+            self.registry.register(self._partner_refusals)
         self.temporary_files_usable = gauge(
             "tether_temporary_files_usable",
             "Workers that can put large bodies into temporary files.",
@@ -141,7 +186,8 @@ class Metrics:
         label = (method, route, status)
         child = self._children.get(label)
         if child is None:
-            child = self._children[label] = self._requests.labels(method, route, str(status))
+            labels = self._requests.of((method, route)).labels(method, route, str(status))
+            child = self._children[label] = labels
         child.observe(seconds)
 
     def count_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
@@ -155,10 +201,10 @@ class Metrics:
         if requests is None:
             if len(self._partners) >= MAX_PARTNERS:
                 partner = OTHERS
-            requests = self._partners[partner] = self._partner_requests.labels(partner)
+            requests = self._partners[partner] = self._partner_requests.of(partner).labels(partner)
         requests.inc()
         for reason, count in rejections.items():
-            self._partner_refusals.labels(partner, reason).inc(count)
+            self._partner_refusals.of(partner).labels(partner, reason).inc(count)
 
     def database(self, size: Size, connections: Mapping[str, Connections]) -> None:
         """Sets the size of the database, and the connections to its server by purpose."""
@@ -202,13 +248,45 @@ class Metrics:
         """Counts something that was refused to protect others, by reason."""
         self._refused.labels(reason).inc()
 
-    def own_page(self) -> str:
-        """The metrics of this process, in Prometheus' text format."""
-        return generate_latest(self.registry).decode()
+    def own_page_now(self) -> str:
+        """The metrics of this process, in Prometheus' text format, without a pause."""
+        steps = self._write()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return cast(str, done.value)
+
+    async def own_page(self) -> str:
+        """The same, while others use the event loop. Calls at the same time get the same page."""
+        if self._next_page is None:
+            self._next_page = asyncio.create_task(self._write_next())
+        return await asyncio.shield(self._next_page)
+
+    async def _write_next(self) -> str:
+        async with self._writing:
+            self._next_page = None  # the next call wants its own request in the page
+            return await in_steps(self._write())
+
+    def _write(self) -> Steps[str]:
+        """A page takes half a second if a client has tried every method on every route."""
+        texts, last, spent_s = [], "", 0.0
+        began = perf_counter()
+        for family in self.registry.collect():
+            text = generate_latest(_Only(family)).decode()
+            if family.name == last:  # a further part
+                text = text.split("\n", 2)[2]  # without the heading
+            texts.append(text)
+            last = family.name
+            spent_s += perf_counter() - began
+            yield
+            began = perf_counter()
+        self.writing_s = spent_s
+        return "".join(texts)
 
     async def page(self) -> str:
         """The metrics of all workers."""
-        return self.own_page() if self._sum_of_all is None else await self._sum_of_all()
+        return await (self.own_page() if self._sum_of_all is None else self._sum_of_all())
 
 
 def sum_pages(pages: Iterable[str], *, ended: bool = False) -> str:

@@ -123,7 +123,7 @@ async def serve(
         # If there are several workers, the supervisor serves the metrics.
         is_only_worker = settings.workers == 1
         with serving(
-            metrics.own_page, metrics_address(settings.metrics) if is_only_worker else None
+            metrics.own_page_now, metrics_address(settings.metrics) if is_only_worker else None
         ):
             _collect_garbage_less_often()
             jobs = [

@@ -10,8 +10,6 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -119,30 +117,28 @@ class Supervision:
         """Reports that the worker serves."""
         self._link.send(Ready())
 
-    async def run(self, own_page: Callable[[], str]) -> None:
+    async def run(self, metrics: Metrics) -> None:
         """Reports the metrics of this worker every second and on request. Returns when the
         supervisor has ended.
         """
-        reporting = asyncio.create_task(self._report_often(own_page))
+        reporting = asyncio.create_task(self._report_often(metrics))
         try:
-            await self._listen(own_page)
+            await self._listen(metrics)
         finally:
             reporting.cancel()
-            self._link.send(WorkerMetrics(own_page()))
+            self._link.send(WorkerMetrics(metrics.own_page_now()))
 
-    async def _listen(self, own_page: Callable[[], str]) -> None:
+    async def _listen(self, metrics: Metrics) -> None:
         while message := await self._link.receive(TO_WORKER):
             if isinstance(message, RequestMetrics):
-                self._link.send(WorkerMetrics(own_page(), asked=True))
+                self._link.send(WorkerMetrics(await metrics.own_page(), asked=True))
             elif self._total is not None and not self._total.done():
                 self._total.set_result(message.page)
 
-    async def _report_often(self, own_page: Callable[[], str]) -> None:
+    async def _report_often(self, metrics: Metrics) -> None:
         while True:
-            began = time.perf_counter()
-            self._link.send(WorkerMetrics(own_page()))
-            took = time.perf_counter() - began
-            await asyncio.sleep(max(REPORT_S, took / MAX_REPORT_SHARE))
+            self._link.send(WorkerMetrics(await metrics.own_page()))
+            await asyncio.sleep(max(REPORT_S, metrics.writing_s / MAX_REPORT_SHARE))
 
     async def total(self) -> str:
         """The metrics of all workers. Raises Unavailable if the supervisor does not answer."""
@@ -178,7 +174,7 @@ async def _work() -> None:
 
 
 async def _stop_with_supervisor(supervision: Supervision, metrics: Metrics) -> None:
-    await supervision.run(metrics.own_page)
+    await supervision.run(metrics)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
