@@ -93,6 +93,16 @@ def test_follow_continues_after_the_stored_cursor_and_stops(server: Server, key:
     assert asyncio.run(asyncio.wait_for(use(), 20))
 
 
+def test_a_closed_client_says_so(server: Server, key: str) -> None:
+    async def use() -> None:
+        async with AsyncClient(server.url, key) as sdk:
+            assert [one async for one in sdk.chargers.list()] == []
+        with pytest.raises(RuntimeError, match=r"The client is closed\."):
+            await sdk.chargers.get("C1")
+
+    asyncio.run(use())
+
+
 @pytest.mark.parametrize("resource", ["chargers", "vehicles", "events", "sessions"])
 def test_both_clients_have_the_same_surface(resource: str) -> None:
     async def make() -> AsyncClient:

@@ -3,7 +3,8 @@
 import inspect
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from numbers import Integral
+from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 import msgspec
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.client import Charger, Event, Invalid, Vehicle, models
-from tether.client.conversion import exact, instant_text, patch_of, sendable
+from tether.client.conversion import exact, instant_text, patch_of, query_of, sendable
 from tether.client.events import STEP_BACK_MS, Timestamps
+from tether.client.exchange import path
 from tether.domain import models as domain_models
 from tether.ingest.json_reader import decode_document
 
@@ -31,6 +33,14 @@ class Whole:
 
     def __int__(self) -> int:
         return 11
+
+
+@Real.register
+class Single:
+    """A number that is neither a float nor a Decimal, as NumPy's float32."""
+
+    def __str__(self) -> str:
+        return "11.1"
 
 
 def sent(value: Any) -> str:
@@ -53,6 +63,7 @@ def sent(value: Any) -> str:
         (0, "0"),
         (Double(58.3), "58.3"),
         (Whole(), "11"),
+        (Single(), "11.1"),
     ],
 )
 def test_numbers_are_exact(value: Any, text: str) -> None:
@@ -68,12 +79,20 @@ def test_a_float_keeps_fifteen_digits(value: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [True, "", "eleven", float("nan"), float("inf"), "NaN", "Infinity", Decimal("sNaN"), [], b"1"],
+    [
+        *(True, "", "eleven", float("nan"), float("inf"), "NaN", "Infinity", Decimal("sNaN")),
+        *([], b"1", 1j, Fraction(1, 3)),
+    ],
 )
 def test_a_wrong_number_is_refused_before_it_is_sent(value: Any) -> None:
     with pytest.raises(Invalid, match=r"Parameter \{latitude\} is invalid.*number") as caught:
         sent(value)
     assert (caught.value.parameter, caught.value.status) == ("latitude", 400)
+
+
+def test_a_missing_value_of_a_data_frame_is_named() -> None:
+    with pytest.raises(Invalid, match="or None if it is unknown"):
+        sent(float("nan"))
 
 
 def test_powers_may_be_any_iterable() -> None:
@@ -120,6 +139,19 @@ def test_an_event_with_an_invalid_id_is_refused_before_it_is_sent(field: str) ->
     with pytest.raises(Invalid) as caught:
         sendable(Event(type="VEHICLE_CONNECTED", **members))
     assert caught.value.parameter == {"charger_id": "chargerId", "vehicle_id": "vehicleId"}[field]
+
+
+@pytest.mark.parametrize("id", [1408, None, Charger(id="C1408")])
+def test_an_id_that_is_no_text_is_told_to_be_text(id: Any) -> None:
+    other: Any = id or 0  # None is no filter
+    for refused in (
+        lambda: sendable(Event(type="VEHICLE_CONNECTED", charger_id=other, vehicle_id="V")),
+        lambda: query_of({"charger_id": other}),
+    ):
+        with pytest.raises(Invalid, match=r"\{chargerId\} is invalid\. It must be text"):
+            refused()
+    with pytest.raises(TypeError, match="must be a str, not"):
+        path(id)
 
 
 @pytest.mark.parametrize("name", ["Charger", "Vehicle", "Event"])

@@ -116,6 +116,8 @@ def test_errors_say_why_a_list_cannot_be_a_table(fleet: Client) -> None:
         to_pandas([])
     with pytest.raises(TypeError, match="A Charger is expected, not Vehicle"):
         to_polars([*fleet.chargers.list(), *fleet.vehicles.list()])
+    with pytest.raises(TypeError, match="Objects of this SDK are expected"):
+        to_pandas([1, 2])  # type: ignore[type-var]
     fine = Vehicle(id="V", charge_capacity=Decimal("0.1234567890123456789"), charge_powers=())
     for exactly in (lambda: to_arrow([fine]), lambda: to_polars([fine], exact=True)):
         with pytest.raises(ValueError, match="more than 18 decimal places"):

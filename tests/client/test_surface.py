@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,8 @@ def test_patch_knows_the_fields(sdk: Client) -> None:
         sdk.chargers.patch("C1", chargePowers=[1])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="Event is expected"):
         sdk.events.post({"type": "VEHICLE_CONNECTED"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not one id"):
+        sdk.events.withdraw_many("01a2023f-be90-768e-b3b4-4268a7fa0708")
 
 
 def test_url_and_key_come_from_the_environment(
@@ -217,10 +220,10 @@ def test_url_and_key_come_from_the_environment(
         Client()
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "30", None])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_client_always_has_a_time_out(
-    kind: type[Client] | type[AsyncClient], seconds: float
+    kind: type[Client] | type[AsyncClient], seconds: Any
 ) -> None:
     with pytest.raises(TetherError, match="time-out"):
         kind("http://127.0.0.1:9", "key", timeout=seconds)

@@ -131,6 +131,8 @@ class Http:
             self._session = _session_to(self._endpoint)
             self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
             self._loop = loop
+        elif self._session.closed:
+            raise RuntimeError("The client is closed.")
         elif self._loop is not loop:
             raise TetherError(
                 "An AsyncClient belongs to the event loop in which it was first used, and this is "

@@ -96,6 +96,8 @@ class BulkCalls(Generic[M, R]):
 
     def all(self, things: Iterable[M]) -> Script[list[R]]:
         """Sends any number of things. Returns the results, in order."""
+        if isinstance(things, str):
+            raise TypeError("An iterable of ids is expected, not one id.")
         results: list[R] = []
         for chunk in self._chunks(things):
             try:

@@ -68,7 +68,8 @@ def endpoint(url: str | None, api_key: str | None, timeout_s: float) -> Endpoint
         raise TetherError("There is no API key: give api_key, or set TETHER_API_KEY.")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TetherError("The API key has characters which no key has.")
-    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # for the libraries 0 means no time-out
+    is_number = isinstance(timeout_s, int | float)
+    if not (is_number and 0 < timeout_s <= MAX_TIMEOUT_S):  # for the libraries 0 means no time-out
         raise TetherError("The time-out must be a number of seconds above 0, at most a day.")
     headers |= {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
     path = parsed.raw_path.decode("ascii").rstrip("/")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from tether.domain.timestamps import format_instant, ms_of, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 
+_MUST_BE_TEXT = 'It must be text, such as "C1408".'
 _MAX_DIGITS = 15  # which the API accepts, and which a float holds exactly
 
 
@@ -77,9 +78,11 @@ def instant_text(name: str, value: object) -> str:
 
 def entity_id(name: str, value: object) -> str:
     """The id, if it is a valid one. Raises Invalid."""
-    if isinstance(value, str) and is_entity_id(value):
-        return value
-    raise invalid(name, ENTITY_ID_RULE)
+    if not isinstance(value, str):
+        raise invalid(name, _MUST_BE_TEXT)
+    if not is_entity_id(value):
+        raise invalid(name, ENTITY_ID_RULE)
+    return value
 
 
 def query_of(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,8 +105,10 @@ def api_name(name: str) -> str:
 
 def _number(name: str, value: object) -> Decimal:
     number = _decimal(value)
-    if number is None or not number.is_finite():
+    if number is None:
         raise invalid(name, "It must be a number: an int, float, Decimal or the text of one.")
+    if not number.is_finite():  # data frames have NaN where a value is missing
+        raise invalid(name, "It must be a finite number, or None if it is unknown.")
     return number
 
 
@@ -116,9 +121,9 @@ def _decimal(value: object) -> Decimal | None:
         return number if len(number.as_tuple().digits) <= _MAX_DIGITS else Decimal(f"{value:.15g}")
     if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers, too
         return Decimal(int(value))
-    if isinstance(value, str):
+    if isinstance(value, str | Real):  # such as NumPy's float32
         try:
-            return Decimal(value)
+            return Decimal(str(value))
         except InvalidOperation:
             return None
     return None
@@ -142,7 +147,11 @@ def _event_type(name: str, value: Any) -> EventType:
 
 def _ids(name: str, value: str | Iterable[str]) -> str | list[str]:
     # An empty list is sent as an empty id, which is refused: no id would mean all sessions.
-    return value if isinstance(value, str) else list(value) or ""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Iterable):
+        raise invalid(name, _MUST_BE_TEXT)
+    return list(value) or ""
 
 
 def _box(name: str, value: Any) -> str:

@@ -105,6 +105,8 @@ def _check_kind(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], typ
     model = kind or (type(found[0]) if found else None)
     if model is None:
         raise ValueError("There is nothing in it: say what it would be, such as kind=Session.")
+    if not (isinstance(model, type) and issubclass(model, msgspec.Struct)):
+        raise TypeError(f"Objects of this SDK are expected, such as Session, not {model!r}.")
     for thing in found:
         if type(thing) is not model:
             raise TypeError(f"A {model.__name__} is expected, not {type(thing).__name__}.")

@@ -282,6 +282,9 @@ def unexpected_answer(answer: Answer, request: Request, why: str) -> UnexpectedA
 
 def path(*segments: str) -> str:
     """The path of these segments. An id with slashes, or of dots only, stays one segment."""
+    for segment in segments:
+        if not isinstance(segment, str):
+            raise TypeError(f"An id must be a str, not {type(segment).__name__}.")
     return "".join(
         "/" + (quote(segment, safe="") if segment.strip(".") else "%2E" * len(segment))
         for segment in segments
