@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import TETHER, Server
 from tests.services import free_port, wait_for_port
 from tests.wire import Wire, metric, run
-from tether.server import log_writer
+from tether.server import logging
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
 AT_ONCE = 20
@@ -236,7 +236,7 @@ def test_the_lines_that_wait_are_bounded(serving: Callable[..., Serving], pipe: 
     pipe.fill()
     server.request(REQUESTS)
     assert server.dropped() > 0
-    assert _resident(server.process.pid) - before < 8 * log_writer.MAX_WAITING_BYTES
+    assert _resident(server.process.pid) - before < 8 * logging.MAX_WAITING_BYTES
     assert server.stop() == 0
 
 

@@ -17,7 +17,7 @@ from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import OPERATOR, AuditRow
 from tether.domain.partners import DAY_MS
 from tether.server.databases import database_of
-from tether.server.retention import keep_deleting_audit
+from tether.server.retention import run_audit_deletion
 from tether.server.store import open_store
 from tether.storage.audit import MAX_BYTES, AuditFilter, audit_entry
 
@@ -189,7 +189,7 @@ def test_old_entries_go(tmp_path: Path) -> None:
         async with open_store(database) as store:
             entries = (audit_entry(1, at_ms, OPERATOR, "a.b", "c") for at_ms in (10, 20 * DAY_MS))
             await store.audit.add(*entries)
-            forgetting = asyncio.create_task(keep_deleting_audit(store, 5, lambda: 20 * DAY_MS))
+            forgetting = asyncio.create_task(run_audit_deletion(store, 5, lambda: 20 * DAY_MS))
             async with asyncio.timeout(60):
                 while len(found := await store.audit.page(AuditFilter(1), None, 10)) > 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

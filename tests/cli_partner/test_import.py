@@ -18,7 +18,7 @@ from tests.commands import Command
 from tests.conftest import TETHER, Server
 from tests.services import free_port
 from tether.domain.keys import Rate
-from tether.files.formats import read_table
+from tether.files.table_reader import read_table
 
 
 def event(minute: int, **members: Any) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import format_instant
-from tether.files.contents import COLUMNS, Entry, Kind, ReadOptions, Table
 from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import refused_csv, report_header, to_csv
-from tether.files.formats import read_table, refused_ndjson, to_ndjson
+from tether.files.table import COLUMNS, Entry, Kind, ReadOptions, Table
+from tether.files.table_reader import read_table, refused_ndjson, to_ndjson
 
 IDS = st.from_regex(r"[A-Za-z0-9._~*+@:-]{1,20}", fullmatch=True).filter(is_entity_id)
 

@@ -23,11 +23,11 @@ from tests.conftest import Server
 from tether.domain.errors import Invalid, SetupError
 from tether.domain.models import Event
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import Entry, MappedColumn, ReadOptions, Row, csv_columns
 from tether.files.csv_dialect import CsvDialect, csv_line, instant_cell, parse_instant_cell
 from tether.files.csv_table import refused_csv, to_csv
-from tether.files.formats import read_table
 from tether.files.session_list import events_of_session
+from tether.files.table import Entry, MappedColumn, ReadOptions, Row, csv_columns
+from tether.files.table_reader import read_table
 
 LOCALES = {
     "de": ["--separator", ";", "--decimal-comma", "--bom", "--time-zone", "Europe/Berlin"],

@@ -23,8 +23,7 @@ from tests.console.visitors import (
 )
 from tests.fleet import put_fleet
 from tether.domain import timestamps
-from tether.domain.keys import Rate, digest_of
-from tether.domain.tokens import LINK_MS
+from tether.domain.keys import LINK_MS, Rate, digest_of
 from tether.server import admin
 from tether.server.store import open_store
 from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusalFilter, RefusedRequest

@@ -8,8 +8,7 @@ import httpx
 from tests.commands import tether_ok
 from tests.conftest import Server
 from tether.domain import timestamps
-from tether.domain.keys import digest_of
-from tether.domain.tokens import SESSION_MS, new_token
+from tether.domain.keys import SESSION_MS, digest_of, new_token
 from tether.server.store import open_store
 from tether.storage.console_sessions import ConsoleSession
 

@@ -13,8 +13,8 @@ from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.session_views import FLAGS
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import MAX_LINE_BYTES, event_type_of, short_type
 from tether.files.csv_dialect import parse_number_cell
+from tether.files.table import MAX_LINE_BYTES, event_type_of, short_type
 from tether.ingest.json_reader import decode_document
 
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tether.domain.errors import SetupError
 from tether.files import parquet
-from tether.files.contents import MAX_LINE_BYTES
+from tether.files.table import MAX_LINE_BYTES
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"

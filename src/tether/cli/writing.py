@@ -20,10 +20,10 @@ import click
 from tether.cli.display.output import plain, safe_json
 from tether.cli.options import SEPARATOR, FilePath, together
 from tether.domain.errors import SetupError
-from tether.files.contents import Tabular, csv_columns
 from tether.files.csv_dialect import BYTE_ORDER_MARK, CsvDialect, csv_line
 from tether.files.csv_table import to_csv
-from tether.files.formats import to_ndjson
+from tether.files.table import Tabular, csv_columns
+from tether.files.table_reader import to_ndjson
 
 FOR_OWNER = 0o600
 FOR_ALL = 0o644  # minus the umask; only the owner may write

@@ -15,10 +15,10 @@ from tether.domain.errors import Abandoned, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
-from tether.files.contents import csv_columns
 from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
+from tether.files.table import csv_columns
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import Turns, map_in_steps

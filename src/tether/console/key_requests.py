@@ -12,8 +12,7 @@ from tether.console.rendering import Renderer
 from tether.console.request import actor_of, read_form
 from tether.domain.errors import Invalid, RateLimited
 from tether.domain.key_requests import LONGEST, KeyRequest, Limits, checked_form
-from tether.domain.keys import DEFAULT_RATE, digest_of
-from tether.domain.tokens import is_token
+from tether.domain.keys import DEFAULT_RATE, digest_of, is_token
 from tether.server import key_requests
 from tether.server.store import Store
 

@@ -10,8 +10,7 @@ from tether.console.rendering import Renderer, address
 from tether.console.request import HOME, local_path, query_of, read_form, user_of
 from tether.console.user_sessions import UserSessions
 from tether.domain.errors import Forbidden, RateLimited
-from tether.domain.keys import Rate, digest_of
-from tether.domain.tokens import is_token
+from tether.domain.keys import Rate, digest_of, is_token
 from tether.server.authenticator import Authenticator
 from tether.server.store import Store
 

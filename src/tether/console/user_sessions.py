@@ -9,9 +9,8 @@ from tether.console.rate_limit import RateLimit
 from tether.console.request import actor_with
 from tether.domain.audit import NOBODY
 from tether.domain.errors import NotFound, RateLimited
-from tether.domain.keys import Key, Rate, digest_of, is_well_formed
+from tether.domain.keys import SESSION_MS, Key, Rate, digest_of, is_token, is_well_formed, new_token
 from tether.domain.partners import Partner
-from tether.domain.tokens import SESSION_MS, is_token, new_token
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.console_sessions import ConsoleSession

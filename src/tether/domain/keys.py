@@ -1,4 +1,4 @@
-"""API keys: their form, how they are made and recognised, and their limits.
+"""API keys: their form, how they are made and recognised, and their limits. Also other secrets.
 
 A key is `ttr_live_` or `ttr_test_`, 30 random base62 characters, and a checksum of 6 characters. So
 a mistyped key is refused without a query, and a scanner can find leaked keys. Tether stores the
@@ -132,6 +132,27 @@ def _checksum(text: str) -> str:
         digits = _BASE62[digit] + digits
     return digits
 
+
+# Tokens -------------------------------------------------------------------------------------------
+
+# Random secrets of console sessions, sign-in links and key requests, of 176 bits. Their SHA-256 is
+# stored, too.
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{30}")
+SESSION_MS = 12 * 3_600_000
+LINK_MS = 10 * 60_000
+
+
+def new_token() -> str:
+    """A new random token."""
+    return secrets.token_urlsafe(22)
+
+
+def is_token(text: str) -> bool:
+    """Whether the text has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+# Rates --------------------------------------------------------------------------------------------
 
 _UNITS_S = {
     "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600,

@@ -19,7 +19,25 @@ from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.domain.views import ChargePeriod, Flag
-from tether.files.contents import (
+from tether.files.csv_dialect import (
+    API_DIALECT,
+    SEPARATORS,
+    CsvDialect,
+    can_be_thousands,
+    cells_of,
+    csv_line,
+    date_order_of,
+    has_decimal_comma,
+    instant_cell,
+    is_local,
+    number_cell,
+    parse_instant_cell,
+    parse_number_cell,
+    parse_text_cell,
+    safe_cell,
+    text_cell,
+)
+from tether.files.table import (
     ALIASES,
     ALL_COLUMNS,
     COLUMNS,
@@ -39,24 +57,6 @@ from tether.files.contents import (
     Tabular,
     guess_kind,
     read_row,
-)
-from tether.files.csv_dialect import (
-    API_DIALECT,
-    SEPARATORS,
-    CsvDialect,
-    can_be_thousands,
-    cells_of,
-    csv_line,
-    date_order_of,
-    has_decimal_comma,
-    instant_cell,
-    is_local,
-    number_cell,
-    parse_instant_cell,
-    parse_number_cell,
-    parse_text_cell,
-    safe_cell,
-    text_cell,
 )
 
 AUDIT_COLUMNS = (

@@ -16,7 +16,7 @@ from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.table_schema import PLACES, arrow_schema, fits, row_of
 from tether.domain.timestamps import format_instant, ms_of
-from tether.files.contents import Sum, Tabular
+from tether.files.table import Sum, Tabular
 
 PAGES_TOGETHER = 50  # pages of rows in a row group
 MARK = b"PAR1"  # the first bytes of a Parquet file

@@ -76,7 +76,7 @@ class Erasing:
         if count := await self.erasures.count_events(erasure):
             raise HasEvents(count, MAX_COUNTED)
 
-    async def keep_erasing(self) -> None:
+    async def run(self) -> None:
         """Continues erasures of killed processes, and deletes the records of old ones, until it is
         cancelled.
         """
@@ -102,13 +102,13 @@ class Erasing:
 
     async def _try(self, erasure: Erasure) -> None:
         try:
-            await self._run(erasure)
+            await self._erase(erasure)
         except Unavailable:
             pass  # tried again soon
         except Exception as error:  # one failure must not stop the other erasures
             self.on_failure(erasure.partner, error)
 
-    async def _run(self, erasure: Erasure) -> None:
+    async def _erase(self, erasure: Erasure) -> None:
         erasures, partner = self.erasures, erasure.partner
         while ids := await erasures.next_events(erasure):
             async with throttled():

@@ -11,17 +11,18 @@ from tether.domain.errors import SetupError
 from tether.domain.keys import (
     DEFAULT_RATE,
     KEY_LENGTH,
+    LINK_MS,
     LIVE,
     TEST,
     Key,
     Rate,
     digest_of,
     new_key,
+    new_token,
     prefix_of,
 )
 from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_optional_instant
-from tether.domain.tokens import LINK_MS, new_token
 from tether.server.authenticator import CACHED_MS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry

@@ -10,9 +10,8 @@ from tether.domain.key_requests import (
     RequestForm,
     RequestState,
 )
-from tether.domain.keys import Key, digest_of, new_key, prefix_of
+from tether.domain.keys import Key, digest_of, new_key, new_token, prefix_of
 from tether.domain.partners import Partner
-from tether.domain.tokens import new_token
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.audit import audit_entry

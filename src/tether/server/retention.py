@@ -18,7 +18,7 @@ DELETION_PERIOD_S = 3600.0
 EXPIRY_PERIOD_S = 15.0
 
 
-async def keep_deleting_audit(store: Store, days: int, now_ms: Callable[[], int]) -> None:
+async def run_audit_deletion(store: Store, days: int, now_ms: Callable[[], int]) -> None:
     """Deletes entries of the audit trail that are older than this, until it is cancelled."""
     while True:
         deleted = 0
@@ -28,7 +28,7 @@ async def keep_deleting_audit(store: Store, days: int, now_ms: Callable[[], int]
         await asyncio.sleep(0.1 if deleted else AUDIT_PERIOD_S)
 
 
-async def keep_deleting(store: Store, attempt_days: int, now_ms: Callable[[], int]) -> None:
+async def run_deletion(store: Store, attempt_days: int, now_ms: Callable[[], int]) -> None:
     """Deletes old rows every hour, until it is cancelled.
 
     `attempt_days` is how long attempts of webhooks are kept by default; 0: for ever.
@@ -44,7 +44,7 @@ async def keep_deleting(store: Store, attempt_days: int, now_ms: Callable[[], in
 
 
 async def delete_old(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
-    """Deletes old rows once. `attempts_ms` is as for `keep_deleting`. Raises Unavailable."""
+    """Deletes old rows once. `attempts_ms` is as for `run_deletion`. Raises Unavailable."""
     await store.key_requests.delete_expired(now_ms)
     for partner in await store.partners.all():
         await store.refused_requests.delete_old(partner.id, now_ms)
@@ -55,7 +55,7 @@ async def delete_old(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
         await store.retention.delete_tombstones(partner.id, now_ms)
 
 
-async def keep_expiring(
+async def run_expiry(
     store: Store, event_days: int, now_ms: Callable[[], int], *, alone: bool
 ) -> None:
     """Expires old events of all partners, until it is cancelled.

@@ -24,7 +24,7 @@ from tether.server.databases import database_of
 from tether.server.listeners import BACKLOG
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
-from tether.server.retention import keep_deleting, keep_deleting_audit, keep_expiring
+from tether.server.retention import run_audit_deletion, run_deletion, run_expiry
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Callbacks, Store, open_store
 from tether.server.tracing import tracing
@@ -129,11 +129,11 @@ async def serve(
             jobs = [
                 store.key_use.keep_writing(),
                 _observe(store, metrics),
-                store.erasing.keep_erasing(),
-                keep_deleting_audit(store, settings.audit_days, now_ms),
+                store.erasing.run(),
+                run_audit_deletion(store, settings.audit_days, now_ms),
                 bootstrap.deliverer(store, sender, metrics, settings).run(),
-                keep_deleting(store, settings.attempt_days, now_ms),
-                keep_expiring(store, settings.event_days, now_ms, alone=is_sqlite),
+                run_deletion(store, settings.attempt_days, now_ms),
+                run_expiry(store, settings.event_days, now_ms, alone=is_sqlite),
             ]
             if settings.console == "on":
                 jobs.append(store.request_recorder.run())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from tether.cli.commands.inspection import Finding, Status, inspect
+from tether.cli.commands.checks import Finding, Status, inspect
 from tether.cli.display.output import Cell, counted, plain, say, show_json
 from tether.cli.options import json_option
 

@@ -19,7 +19,7 @@ from tether.cli.options import F, OrderedGroup, together
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
 from tether.domain.validation import MAX_ITEMS
-from tether.files.contents import Kind, entry_of
+from tether.files.table import Kind, entry_of
 
 if TYPE_CHECKING:
     from tether.client import Client

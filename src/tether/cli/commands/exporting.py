@@ -20,7 +20,7 @@ from tether.cli.options import ZONE
 from tether.cli.writing import Writer, csv_options, output_of, output_option
 from tether.domain.calendar import Unit
 from tether.domain.views import Session, SessionSummary
-from tether.files.contents import MODELS, Entry
+from tether.files.table import MODELS, Entry
 
 FORMATS = ("csv", "ndjson", "parquet")
 Exported: TypeAlias = Entry | Session | SessionSummary

@@ -25,10 +25,10 @@ from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.cli.writing import create
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle, to_json
-from tether.files.contents import Kind, MappedColumn, ReadOptions, Row, Table
 from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
-from tether.files.formats import read_table, refused_ndjson
+from tether.files.table import Kind, MappedColumn, ReadOptions, Row, Table
+from tether.files.table_reader import read_table, refused_ndjson
 
 if TYPE_CHECKING:
     from tether.client import AsyncClient, BulkResult, PutResult

@@ -13,7 +13,7 @@ from tether.cli.times import age, clock, minute, second
 from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
-from tether.files.contents import short_type
+from tether.files.table import short_type
 
 WIDE = 120  # columns; a terminal of this width shows the ids of sessions, too
 

@@ -14,7 +14,9 @@ from typing import Any
 from tether.domain.errors import Malformed, SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
-from tether.files.contents import (
+from tether.files.csv_dialect import CsvDialect, is_local, parse_instant_cell
+from tether.files.csv_table import check_columns, detect_dialect, parse_cell, read_csv, scale
+from tether.files.table import (
     LISTS,
     LOOK_AHEAD,
     MAX_LINE_BYTES,
@@ -29,8 +31,6 @@ from tether.files.contents import (
     guess_kind,
     read_row,
 )
-from tether.files.csv_dialect import CsvDialect, is_local, parse_instant_cell
-from tether.files.csv_table import check_columns, detect_dialect, parse_cell, read_csv, scale
 from tether.ingest.json_reader import decode_document
 
 _WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls

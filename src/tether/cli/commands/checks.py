@@ -1,4 +1,4 @@
-"""The checks of `tether check`. They change nothing."""
+"""The checks of `tether check`: settings, database, machine and server. They change nothing."""
 
 import enum
 import os
@@ -91,8 +91,7 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
     yield _temporary_files()
     if settings.get("redis"):
         yield _redis(settings["redis"])
-    database = settings.get("database")
-    if database is not None:
+    if (database := settings.get("database")) is not None:
         try:
             found = database_of(database)
             yield ok("engine", found.version())
@@ -306,9 +305,7 @@ def _clock(database: Database) -> Finding:
     if abs(ahead_ms) < SLOW_CLOCK_MS:
         return ok("clock", f"As {of}." if database.file is None else f"Not behind {of}.")
     text = f"{duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
-    if abs(ahead_ms) < WRONG_CLOCK_MS:
-        return warning("clock", text, advice)
-    return problem("clock", text, advice)
+    return (warning if abs(ahead_ms) < WRONG_CLOCK_MS else problem)("clock", text, advice)
 
 
 def _redis(url: str) -> Finding:
@@ -331,13 +328,12 @@ def _certificates(database: Database) -> Iterator[Finding]:
     """Whether the certificates of a connection to PostgreSQL end soon."""
     now_ms = timestamps.now_ms()
     for name, ends_ms in database.certificates():
-        text = f"{name}: until {day(ends_ms)}."
         if ends_ms <= now_ms:
             yield problem("certificate", f"{name}: ended {day(ends_ms)}.", "Renew it.")
         elif ends_ms <= now_ms + CERTIFICATE_SOON_MS:
-            yield warning("certificate", text, "Renew it soon.")
+            yield warning("certificate", f"{name}: until {day(ends_ms)}.", "Renew it soon.")
         else:
-            yield ok("certificate", text)
+            yield ok("certificate", f"{name}: until {day(ends_ms)}.")
 
 
 def _live_server(settings: Mapping[str, Any]) -> Iterator[Finding]:

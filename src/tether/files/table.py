@@ -1,6 +1,6 @@
-"""The contents of files: chargers, vehicles, events and lists of sessions, in any format.
+"""Files as tables: the kinds of rows, their columns, and what a row means by the API's rules.
 
-Members have the API's names and rules. Nothing here opens a file.
+Nothing here opens a file.
 """
 
 import csv
