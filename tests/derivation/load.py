@@ -70,7 +70,7 @@ async def rebuilt(database: str) -> tuple[int, list[Any], int]:
     async with open_store(database) as store:
         sessions, differing, waiting = 0, [], 0
         for partner in await store.partners.all():
-            waiting += await store.projector.behind(partner.id)
+            waiting += await store.projector.count_backlog(partner.id)
             async for checked in store.rebuilder.check(partner.id, repair=False):
                 sessions += checked.sessions
                 differing += [checked] if checked.differing else []

@@ -21,7 +21,7 @@ def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector, "INTERVAL_S", 60)
-    monkeypatch.setattr(projector, "MAX_BEHIND", 20)
+    monkeypatch.setattr(projector, "MAX_BACKLOG", 20)
     monkeypatch.setattr(projector, "AT_ONCE", 5)
 
     for engine in (SqliteEngine, PostgresEngine):

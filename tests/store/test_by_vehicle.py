@@ -102,7 +102,7 @@ def test_it_is_what_the_events_say_wherever_it_was_ended(
             await report_shuffled(store, partner, random, "A")
             unfinished += await derive_some(store, partner, random)
         assert unfinished, "it was ended in the midst of it"
-        while await store.projector.behind(partner):
+        while await store.projector.count_backlog(partner):
             await store.projector.portion(partner)
         assert await check(store, partner) > 3 * VEHICLES
 
@@ -131,7 +131,7 @@ def test_several_who_derive_it_at_once_do_each_other_no_harm(in_store: Callable[
     async def scenario(store: Store, partner: int) -> None:
         for name in ("A", "A", "B"):
             await report_shuffled(store, partner, random, name)
-            while await store.projector.behind(partner):
+            while await store.projector.count_backlog(partner):
                 await asyncio.gather(*(store.projector.portion(partner) for _ in range(3)))
         assert await check(store, partner) > 2 * VEHICLES
 
@@ -145,17 +145,17 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
     # More are stored than are looked at together.
     for module, name in ((changes, "SESSIONS"), (changes, "MAX_LATE"), (recompute, "MAX_LATE")):
         monkeypatch.setattr(module, name, 2)
-    monkeypatch.setattr(projector, "MAX_BEHIND", 40)
+    monkeypatch.setattr(projector, "MAX_BACKLOG", 40)
     random = Random(9)
 
     async def scenario(store: Store, partner: int) -> None:
         await report_shuffled(store, partner, random, "A")
-        while await store.projector.behind(partner):
+        while await store.projector.count_backlog(partner):
             await store.projector.portion(partner)
         before = await sessions_page(store, partner, SessionFilter(), None, 1000)
         again = "UPDATE derivations SET seq = 0, mark = 0 WHERE partner = $1"  # as migrations do
         await store.engine.write(again, partner)
-        while await store.projector.behind(partner):
+        while await store.projector.count_backlog(partner):
             await store.projector.portion(partner)
         after = await sessions_page(store, partner, SessionFilter(), None, 1000)
         assert [one.record for one in after.found] == [one.record for one in before.found]

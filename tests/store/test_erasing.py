@@ -71,7 +71,7 @@ def test_a_server_that_still_derives_meets_no_failure_either(
         while not erasing.done():
             await store.projector.portion(partner.id)
         await erasing
-        assert await store.projector.behind(partner.id) == 0
+        assert await store.projector.count_backlog(partner.id) == 0
         assert await store.projector.derivations.position(partner.id) is None
 
     in_store(scenario)

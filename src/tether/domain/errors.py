@@ -231,10 +231,10 @@ class NotDerived(Unavailable):
 
     code = Code.NOT_DERIVED
 
-    def __init__(self, waiting: int, retry_after_s: int, *, failed: bool = False) -> None:
+    def __init__(self, backlog: int, retry_after_s: int, *, failed: bool = False) -> None:
         super().__init__(
             retry_after_s,
-            f"{waiting:,} events wait to be derived{', which failed' if failed else ''}. Try again "
+            f"{backlog:,} events wait to be derived{', which failed' if failed else ''}. Try again "
             f"in {retry_after_s:,} s, or add stale=allowed for what is derived by now.",
         )
 

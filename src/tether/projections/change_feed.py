@@ -8,7 +8,7 @@ reader costs no memory, and every process and node can answer every reader.
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import NamedTuple
@@ -33,10 +33,10 @@ POLL_S = 0.2  # between checks whether other processes have derived events
 
 
 class LogEntry(NamedTuple):
-    """An entry of the log: its sequence number, `event` or `withdrawal`, and its JSON."""
+    """An entry of the log: its sequence number, its table (events or withdrawals), and its JSON."""
 
     seq: int
-    kind: str
+    table: str
     body: str
 
 
@@ -91,14 +91,7 @@ class ChangeFeed:
     ) -> FeedPortion:
         """The next portion of wanted entries after a number, up to the number `until`."""
         async with self._turns.of(partner):
-            found: list[LogEntry] = []
-            end = until
-            for table, kind in ((EVENTS, "event"), (WITHDRAWALS, "withdrawal")):
-                page = await self._events.portion(partner, wanted, after, PORTION, table=table)
-                beyond = page.found[-1][0] if len(page.found) == PORTION else page.stop
-                end = end if beyond is None else min(end, beyond)
-                found += (LogEntry(seq, kind, body) for seq, body in page.found)
-            entries = sorted(entry for entry in found if entry.seq <= end)
+            entries, end = await next_entries(self._events, partner, wanted, after, until=until)
             heads = [_decoder.decode(entry.body) for entry in entries]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads if head.vehicle_id))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
@@ -133,7 +126,7 @@ class ChangeFeed:
 
     async def _watch(self, partner_id: int, partner: _Partner) -> None:
         """Notifies the listeners when events are derived, in this process or another one."""
-        behind_since: float | None = None
+        backlog_since: float | None = None
         while True:
             progress = self._projector.progress(partner_id)
             try:
@@ -146,19 +139,40 @@ class ChangeFeed:
                 await asyncio.sleep(10 * INTERVAL_S)
                 continue
             if derived != partner.derived:
-                partner.derived, behind_since = derived, None
+                partner.derived, backlog_since = derived, None
                 for listener in partner.listeners:
                     listener.derived = derived
                     listener.news.set()
             if head <= derived:
-                behind_since = None
-            elif behind_since is None:
-                behind_since = monotonic()
+                backlog_since = None
+            elif backlog_since is None:
+                backlog_since = monotonic()
             else:
-                if monotonic() - behind_since > INTERVAL_S / 2:  # no process derives the events
+                if monotonic() - backlog_since > INTERVAL_S / 2:  # no process derives the events
                     self._projector.notice(partner_id)
                 self._projector.hurry(partner_id)
             await wait_for_event(progress, POLL_S)
+
+
+async def next_entries(
+    events: Events,
+    partner: int,
+    wanted: EventFilter,
+    after: int,
+    *,
+    until: int,
+    tables: Iterable[str] = (EVENTS, WITHDRAWALS),
+) -> tuple[list[LogEntry], int]:
+    """The next portion of wanted entries of these tables, and the number up to which it has all of
+    them: at most `until`.
+    """
+    found: list[LogEntry] = []
+    for table in tables:
+        page = await events.portion(partner, wanted, after, PORTION, table=table)
+        beyond = page.found[-1][0] if len(page.found) == PORTION else page.stop
+        until = until if beyond is None else min(until, beyond)
+        found += (LogEntry(seq, table, body) for seq, body in page.found)
+    return sorted(entry for entry in found if entry.seq <= until), until
 
 
 class _Head(msgspec.Struct, rename="camel"):

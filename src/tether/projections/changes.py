@@ -30,7 +30,7 @@ from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import TimeSlice
 
 PAGE = 1000  # events of one vehicle
-VEHICLES = 10_000  # that one query for waiting events returns
+VEHICLES = 10_000  # of the backlog that one query returns
 SESSIONS = 100  # sessions of one vehicle
 
 END: Start = (END_OF_TIME, 0, "")
@@ -129,7 +129,7 @@ class Changes:
             withdrawn[vehicle] = [at_ms for at_ms in withdrawn[vehicle] if at_ms >= until_ms]
         return {vehicle: instants for vehicle, instants in withdrawn.items() if instants}
 
-    async def waiting(
+    async def of_backlog(
         self, partner: int, after: int, until: int, *, to_end: bool
     ) -> AsyncIterator[list[LateEvents]]:
         """The vehicles with events or withdrawals after the number `after`, up to `until`. All of
@@ -292,8 +292,8 @@ class Changes:
         Reports from events after `until_ms` stay.
         """
         while begin != end:
-            behind = await self._records.start_behind(partner, vehicle, begin, SESSIONS)
-            stop = end if behind is None else min(behind, end)
+            later = await self._records.start_after(partner, vehicle, begin, SESSIONS)
+            stop = end if later is None else min(later, end)
             known = await self._records.between_starts(partner, vehicle, begin, stop, SESSIONS + 1)
             for stored in known:
                 reported.update(stored.row.references.reports_on)

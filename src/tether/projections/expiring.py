@@ -64,9 +64,9 @@ class Expiring:
             at_ms = horizon_ms
             if last is not None and (last[0].end_ms is None or last[0].end_ms >= horizon_ms):
                 at_ms = last[0].start_ms
-            behind = await self.records.start_behind(partner, vehicle, BEGINNING, CHANGED_AT_ONCE)
-            if behind is not None and behind[0] > first_ms[vehicle]:
-                at_ms = min(at_ms, behind[0])
+            later = await self.records.start_after(partner, vehicle, BEGINNING, CHANGED_AT_ONCE)
+            if later is not None and later[0] > first_ms[vehicle]:
+                at_ms = min(at_ms, later[0])
             at_ms = max(at_ms, cut_ms.get(vehicle, at_ms))
             if first_ms[vehicle] < at_ms:
                 until_ms[vehicle] = at_ms

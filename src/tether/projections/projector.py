@@ -28,7 +28,7 @@ from tether.storage.turns import Turns, wait_for_event
 AT_ONCE = 10_000  # events in a portion; it usually changes a fifth as many sessions
 WRITTEN_AT_ONCE = 500  # changes in a transaction: other writes wait for it
 IN_BULK = 500  # events; if more are stored at once, further events usually follow
-MAX_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
+MAX_BACKLOG = 100_000  # events of a partner before its next events are delayed
 INTERVAL_S = 1.0  # between checks for changes, and between tries after a failure
 RETRY_S = 0.02
 PATIENCE_S = 5.0  # how long a reader waits until its events are derived
@@ -38,22 +38,22 @@ MAX_SAMPLES = 1_000
 
 
 class Backlog:
-    """The number of waiting events of a partner, and the lag of its derivation."""
+    """The number of events of a partner that wait to be derived, and how long they wait."""
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.events = 0
         self._samples: deque[tuple[int, float]] = deque()  # last events, each with its time
 
     def update(self, head: int, derived: int) -> None:
         """Updates the numbers: events are stored up to `head`, and derived up to `derived`."""
-        self.waiting = head - derived
+        self.events = head - derived
         if len(self._samples) < MAX_SAMPLES and (not self._samples or self._samples[-1][0] < head):
             self._samples.append((head, monotonic()))
         while self._samples and self._samples[0][0] <= derived:
             self._samples.popleft()
 
     def lag_s(self) -> float:
-        """How long the oldest waiting event has waited, to a few seconds."""
+        """How long the oldest event has waited, to a few seconds."""
         return monotonic() - self._samples[0][1] if self._samples else 0.0
 
 
@@ -64,17 +64,17 @@ class Projector:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        on_waiting: Callable[[int, float], None],
+        on_backlog: Callable[[int, float], None],
         on_failure: Callable[[int, Exception], None],
         *,
         schedule: Callable[[Any, Callable[[], Hashable]], Any],
     ) -> None:
-        """`on_waiting` regularly gets the number of waiting events of all partners, and how long
+        """`on_backlog` regularly gets the number of events that wait, of all partners, and how long
         the oldest has waited. `on_failure` gets the partner and the error when a bug stops a
         portion.
         """
         self._engine = engine
-        self._on_waiting = on_waiting
+        self._on_backlog = on_backlog
         self._on_failure = on_failure
         self._schedule = schedule
         self._large = Turns(at_once=2, of_each=1, patience_s=None)
@@ -133,17 +133,17 @@ class Projector:
             head, derived = await self.derivations.progress(partner)
             wanted = min(wanted, head)  # less than before if the partner is being erased
 
-    def _not_derived(self, partner: int, waiting: int, progress: int) -> NotDerived:
+    def _not_derived(self, partner: int, backlog: int, progress: int) -> NotDerived:
         """The error after PATIENCE_S in which `progress` events were derived, here or elsewhere.
 
         If there was no progress, the estimate uses the time of the last events here.
         """
         if partner in self._failing:
-            return NotDerived(waiting, round(10 * INTERVAL_S), failed=True)
+            return NotDerived(backlog, round(10 * INTERVAL_S), failed=True)
         now = monotonic()
         spent_s = now - self._began.get(partner, now)
-        left_s = waiting / (progress / PATIENCE_S) if progress else waiting / self._rate - spent_s
-        return NotDerived(waiting, min(3600, 1 + max(0, int(left_s))))
+        left_s = backlog / (progress / PATIENCE_S) if progress else backlog / self._rate - spent_s
+        return NotDerived(backlog, min(3600, 1 + max(0, int(left_s))))
 
     async def apply_backpressure(self, partner: int, stored: int) -> None:
         """Returns at once, or up to INTERVAL_S later if very many events of the partner wait.
@@ -158,7 +158,7 @@ class Projector:
             return
         deadline = monotonic() + INTERVAL_S
         with suppress(Unavailable):
-            while partner not in self._failing and await self.behind(partner) > MAX_BEHIND:
+            while partner not in self._failing and await self.count_backlog(partner) > MAX_BACKLOG:
                 if monotonic() > deadline:
                     return
                 self.hurry(partner)
@@ -175,15 +175,15 @@ class Projector:
             with suppress(Unavailable):
                 partners = partners or [partner.id for partner in await self._partners.all()]
                 for partner in {*partners[:at_once], *self._backlogs}:
-                    if await self.behind(partner):
+                    if await self.count_backlog(partner):
                         self.notice(partner)
                 partners, at_once = partners[at_once:], SWEPT_AT_ONCE
             backlogs = self._backlogs.values()
             lag_s = max((backlog.lag_s() for backlog in backlogs), default=0.0)
-            self._on_waiting(sum(backlog.waiting for backlog in backlogs), lag_s)
+            self._on_backlog(sum(backlog.events for backlog in backlogs), lag_s)
             await asyncio.sleep(3 * INTERVAL_S)
 
-    async def behind(self, partner: int) -> int:
+    async def count_backlog(self, partner: int) -> int:
         """How many events of the partner wait. It may be a few more: some numbers have no event."""
         head, derived = await self.derivations.progress(partner)
         if head > derived:
@@ -234,7 +234,7 @@ class Projector:
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
         try:
-            is_large = await self.behind(partner) > AT_ONCE // 10
+            is_large = await self.count_backlog(partner) > AT_ONCE // 10
             async with self._large.of(partner) if is_large else nullcontext():
                 pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
@@ -281,7 +281,7 @@ class Projector:
     async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
         """Derives these events in order, unless many of them are late and more will follow."""
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
-        await self._engine.list_events(partner, last, last + MAX_BEHIND // 2)
+        await self._engine.list_events(partner, last, last + MAX_BACKLOG // 2)
         changes, late = await self.changes.of_events(partner, rows)
         if full and sum(one.events for one in late) > AT_ONCE // 4:
             return await self._by_vehicle(partner, position)
@@ -290,7 +290,7 @@ class Projector:
         return await self.write(partner, position, last, changes)
 
     async def _by_vehicle(self, partner: int, position: Position) -> Position | None:
-        """Derives all waiting events, vehicle after vehicle.
+        """Derives the whole backlog, vehicle after vehicle.
 
         In the order of the log, late events would change the same sessions again and again. The
         position moves when all vehicles are done. Until then it is unfinished: sessions of some
@@ -301,11 +301,11 @@ class Projector:
         """
         interrupted = position.unfinished
         head, _ = await self.derivations.progress(partner)
-        until = min(head, position.seq + MAX_BEHIND)
-        for last in (*range(position.seq + MAX_BEHIND // 2, until, MAX_BEHIND // 2), until):
+        until = min(head, position.seq + MAX_BACKLOG)
+        for last in (*range(position.seq + MAX_BACKLOG // 2, until, MAX_BACKLOG // 2), until):
             await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
-        async for late in self.changes.waiting(partner, seq, until, to_end=interrupted):
+        async for late in self.changes.of_backlog(partner, seq, until, to_end=interrupted):
             async for more in self.changes.of_late(partner, until, late):
                 changes += more
                 if len(changes) >= WRITTEN_AT_ONCE:
@@ -356,8 +356,8 @@ class Projector:
         since `position`, or withdrawn events that the snapshots contain.
         """
         while len(changes) > WRITTEN_AT_ONCE:
-            some, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]
-            written = await self.write(partner, position, position.seq, some, finished=False)
+            first, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]
+            written = await self.write(partner, position, position.seq, first, finished=False)
             if written is None:
                 return None
             position = written

@@ -115,7 +115,7 @@ class Metrics:
             "tether_commit_batch_size", "Events that were written together.", buckets=_BATCHES
         )
         self._queue = gauge("tether_queue_depth", "Events that wait for a commit.")
-        self._derivation_waiting = gauge(
+        self._derivation_backlog = gauge(
             "tether_derivation_waiting_events",
             "Events that sessions and states do not contain yet.",
         )
@@ -230,9 +230,9 @@ class Metrics:
             self._batches.observe(committed)
         self._queue.set(waiting)
 
-    def derivation_waiting(self, events: int, lag_s: float) -> None:
+    def derivation_backlog(self, events: int, lag_s: float) -> None:
         """Sets how many stored events wait to be derived, and how long the first one has waited."""
-        self._derivation_waiting.set(events)
+        self._derivation_backlog.set(events)
         self._derivation_lag.set(lag_s)
 
     def webhooks(self, counts: Mapping[Status, int]) -> None:

@@ -67,7 +67,7 @@ async def serve(
             settings.database,
             settings.pool_size,
             Callbacks(
-                metrics.progress, metrics.derivation_waiting, derivation_failed, metrics.refused
+                metrics.progress, metrics.derivation_backlog, derivation_failed, metrics.refused
             ),
             RequestLogSettings(
                 settings.requests_kept,

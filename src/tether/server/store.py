@@ -55,7 +55,7 @@ class Callbacks(NamedTuple):
     """What a server wants to know about its store. Commands use the defaults."""
 
     on_progress: Callable[[int, int], None] = lambda committed, waiting: None
-    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None
+    on_backlog: Callable[[int, float], None] = lambda backlog, lag_s: None
     on_failure: Callable[[int, Exception], None] = lambda partner, error: None
     on_refusal: Callable[[str], None] = lambda reason: None
 
@@ -132,7 +132,7 @@ class Store:
     @cached_property
     def projector(self) -> Projector:
         return Projector(
-            self.engine, self._now_ms, self._callbacks.on_waiting, self._callbacks.on_failure,
+            self.engine, self._now_ms, self._callbacks.on_backlog, self._callbacks.on_failure,
             schedule=self.loop_turns.schedule,
         )  # fmt: skip
 

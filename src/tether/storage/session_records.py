@@ -224,7 +224,7 @@ WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
 ORDER BY {_START} LIMIT $9
 """
 
-START_BEHIND = f"""
+START_AFTER = f"""
 SELECT {_START} FROM sessions s
 WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 AND ({_START}) >= ($3, $4, $5)
 ORDER BY {_START} LIMIT 1 OFFSET $6
@@ -359,11 +359,11 @@ class SessionRecords:
         rows = await self._engine.scan(BETWEEN_STARTS, partner, vehicle, *start, *end, limit)
         return [StoredRow(SessionRow._make(columns), version) for *columns, version in rows]
 
-    async def start_behind(
+    async def start_after(
         self, partner: int, vehicle: str, start: Start, count: int
     ) -> Start | None:
         """The start of the session `count` places after this start, if there is one."""
-        rows = await self._engine.scan(START_BEHIND, partner, vehicle, *start, count)
+        rows = await self._engine.scan(START_AFTER, partner, vehicle, *start, count)
         return (*rows[0],) if rows else None
 
     async def around(

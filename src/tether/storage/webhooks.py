@@ -40,7 +40,7 @@ from tether.storage.log_positions import HEAD
 
 MAX_PARKED = 1_000  # of an endpoint, including those that failed for good
 MAX_ATTEMPTS = 500  # of an endpoint
-MAX_BEHIND = 1_000  # counted changes of sessions
+MAX_BACKLOG = 1_000  # counted changes of sessions
 EXPIRED_AT_ONCE = 500  # attempts in a transaction; other writes wait for it
 
 # Endpoints ----------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ BACKLOG = f"""
 SELECT {HEAD} - w.seq, (SELECT count(*) FROM (
     SELECT 1 FROM session_versions u
     WHERE u.partner = $1 AND (u.updated_ms, u.id) > (w.session_ms, w.session_id)
-    LIMIT {MAX_BEHIND}) x)
+    LIMIT {MAX_BACKLOG}) x)
 FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 """
 
@@ -100,7 +100,7 @@ WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w
 
 
 class Backlog(NamedTuple):
-    """What an endpoint has not received: events, and changes of sessions up to MAX_BEHIND. The
+    """What an endpoint has not received: events, and changes of sessions up to MAX_BACKLOG. The
     filters of the endpoint are not applied.
     """
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -30,11 +29,12 @@ from tether.domain.webhooks import (
     message_id_in,
     message_of,
 )
+from tether.projections.change_feed import next_entries
 from tether.server.store import Store
 from tether.storage.events import EVENTS, WITHDRAWALS
 from tether.storage.webhooks import Parked
 
-ENTRIES_AT_ONCE = 100  # of the log
+SESSIONS_AT_ONCE = 100
 
 Advance: TypeAlias = Callable[[LogPosition], LogPosition]
 """Returns the position after a step, given the position before it."""
@@ -124,21 +124,20 @@ class Messages:
         if end <= endpoint.position.seq:
             return []
         wanted = EventFilter(charger_id=endpoint.charger_id, vehicle_id=endpoint.vehicle_id)
-        messages: list[tuple[int, Message]] = []
-        for kind, (table, message) in _EVENT_MESSAGES.items():
-            if kind in endpoint.types:
-                found, stop = await self._store.events.portion(
-                    partner, wanted, endpoint.position.seq, ENTRIES_AT_ONCE, table=table
-                )
-                messages += [(seq, message(seq, body)) for seq, body in found]
-                # Only entries up to here have been read from both tables.
-                end = min(end, found[-1][0] if len(found) == ENTRIES_AT_ONCE else stop or end)
-        messages.sort(key=itemgetter(0))
-        ends: list[tuple[int, Message | None]] = [*messages, (end, None)]
+        messages = {
+            table: message for kind, (table, message) in _EVENT_MESSAGES.items()
+            if kind in endpoint.types
+        }  # fmt: skip
+        entries, end = await next_entries(
+            self._store.events, partner, wanted, endpoint.position.seq, until=end, tables=messages
+        )
         return [
-            Step(message, partial(LogPosition.after_event, seq=seq))
-            for seq, message in ends if seq <= end
-        ]  # fmt: skip
+            *(
+                Step(messages[table](seq, body), partial(LogPosition.after_event, seq=seq))
+                for seq, table, body in entries
+            ),
+            Step(None, partial(LogPosition.after_event, seq=end)),
+        ]
 
     async def _sessions(self, endpoint: Endpoint) -> list[Step]:
         """Changes of sessions, in the order of their instants."""
@@ -154,7 +153,7 @@ class Messages:
             vehicle_ids=(endpoint.vehicle_id,) if endpoint.vehicle_id else (),
             updated_from_ms=position.session_ms,
         )
-        found, stop = await self._store.sessions.page(partner, wanted, after, ENTRIES_AT_ONCE)
+        found, stop = await self._store.sessions.page(partner, wanted, after, SESSIONS_AT_ONCE)
         now_ms = self._now_ms()
         states = await self._states(partner, endpoint.types, found)
         steps: list[Step] = []
@@ -169,7 +168,7 @@ class Messages:
             at_ms, session_id = stop
             after_stop = partial(LogPosition.after_session, at_ms=at_ms, session_id=session_id)
             steps.append(Step(None, after_stop))
-        elif len(found) < ENTRIES_AT_ONCE:
+        elif len(found) < SESSIONS_AT_ONCE:
             # After this step all changes up to the head are sent.
             steps.append(Step(None, partial(LogPosition.caught_up, at_ms=head_ms)))
         return steps

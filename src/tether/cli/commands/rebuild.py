@@ -23,7 +23,7 @@ class Report(NamedTuple):
     sessions: int
     differing: dict[str, int]
     """Numbers of sessions that differ, by vehicle."""
-    waiting: int
+    backlog: int
     """Events that are not derived yet."""
 
 
@@ -67,12 +67,12 @@ async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[
 
 async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
     rebuilder = store.rebuilder
-    waiting = await store.projector.behind(partner.id)
-    if repair and waiting:
-        with progress(f"{partner.name}: deriving", waiting) as done:
+    backlog = await store.projector.count_backlog(partner.id)
+    if repair and backlog:
+        with progress(f"{partner.name}: deriving", backlog) as done:
             async for left in rebuilder.derive(partner.id):
-                done(max(0, waiting - left))
-        waiting = await store.projector.behind(partner.id)
+                done(max(0, backlog - left))
+        backlog = await store.projector.count_backlog(partner.id)
     sessions, vehicles, differing = 0, 0, {}
     count = await store.entities.count(Vehicle, partner.id)
     with progress(f"{partner.name}: comparing", count) as done:
@@ -82,7 +82,7 @@ async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
             sessions += checked.sessions
             if checked.differing:
                 differing[checked.vehicle_id] = checked.differing
-    return Report(partner.name, sessions, differing, waiting)
+    return Report(partner.name, sessions, differing, backlog)
 
 
 def _json(report: Report) -> dict[str, object]:
@@ -91,7 +91,7 @@ def _json(report: Report) -> dict[str, object]:
         "sessions": report.sessions,
         "differing": sum(report.differing.values()),
         "vehicles": report.differing,
-        "waitingEvents": report.waiting,
+        "waitingEvents": report.backlog,
     }
 
 
@@ -106,5 +106,5 @@ def _show(report: Report, *, only_check: bool) -> None:
             say(f"  vehicle {vehicle}: {count:,}")
         if len(report.differing) > MAX_VEHICLES_SHOWN:
             say(f"  and {counted(len(report.differing) - MAX_VEHICLES_SHOWN, 'vehicle')} more")
-    if report.waiting:
-        note(f"{report.partner}: {counted(report.waiting, 'event')} or fewer wait to be derived.")
+    if report.backlog:
+        note(f"{report.partner}: {counted(report.backlog, 'event')} or fewer wait to be derived.")

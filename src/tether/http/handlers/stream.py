@@ -186,8 +186,8 @@ class _Stream:
         if positions and not portion.latest:
             positions[-1] = end
         texts = [
-            f"event: {kind}\nid: {position.id(self.epoch)}\ndata: {body}\n\n"
-            for position, (_, kind, body) in zip(positions, entries, strict=True)
+            f"event: {table.removesuffix('s')}\nid: {position.id(self.epoch)}\ndata: {body}\n\n"
+            for position, (_, table, body) in zip(positions, entries, strict=True)
         ]
         now_ms = self.now_ms()
         for number, (id, latest) in enumerate(portion.latest.items(), 1):
