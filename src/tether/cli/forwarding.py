@@ -18,6 +18,7 @@ from tether.domain.webhooks import (
     Message,
     MessageId,
     MessageType,
+    event_message,
     hmac_signature,
     message_of,
     new_secret,
@@ -96,7 +97,7 @@ def _enqueue(
 def _events(client: "Client", stop: threading.Event) -> Iterator[Message]:
     for number, event in enumerate(client.events.follow(client.events.now(), stop=stop), 1):
         assert isinstance(event, Event)
-        yield _event_message(MessageType.EVENT_CREATED, event, event.at_ms, number)
+        yield event_message(MessageType.EVENT_CREATED, event, number, event.at_ms, event)
 
 
 def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
@@ -104,18 +105,7 @@ def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
     for number, withdrawal in enumerate(following, 1):
         assert isinstance(withdrawal, Withdrawal)
         at_ms = parse_instant(withdrawal.withdrawn_at)
-        yield _event_message(MessageType.EVENT_WITHDRAWN, withdrawal, at_ms, number)
-
-
-def _event_message(
-    kind: MessageType, event: Event | Withdrawal, at_ms: int, number: int
-) -> Message:
-    assert event.id is not None
-    ids = {
-        "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
-        "sequence": number,
-    }  # fmt: skip
-    return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, event)
+        yield event_message(MessageType.EVENT_WITHDRAWN, withdrawal, number, at_ms, withdrawal)
 
 
 _TYPE_OF_STATUS = {

@@ -59,17 +59,16 @@ class SessionBuilder:
 
     def take(self, events: Iterable[OrderedEvent]) -> "SessionBuilder":
         """Takes these events, which are in order. All events of an instant come in one call."""
-        for _, group in groupby(events, key=lambda one: one.position.at_ms):
+        for _, group in groupby(events, key=lambda event: event.position.at_ms):
             instant = list(group)
             if len(instant) > 1:
                 instant = in_order(self.session, instant)
-            for number, one in enumerate(instant):
-                self._take(one, instant[:number])
+            for number, event in enumerate(instant):
+                self._take(*event, instant[:number])
         return self
 
-    def _take(self, one: OrderedEvent, taken: list[OrderedEvent]) -> None:
+    def _take(self, position: EventPosition, event: Event, taken: list[OrderedEvent]) -> None:
         """Takes the next event; `taken` are the events of its instant before it."""
-        position, event = one
         session = self.session
         begins = session is None or self._plugs_in(session, position, event)
         if session is None or begins:

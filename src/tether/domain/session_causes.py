@@ -5,7 +5,8 @@ from itertools import groupby
 
 import msgspec
 
-from tether.domain.earlier_sessions import SessionContext
+from tether.domain.earlier_sessions import EventPosition, SessionContext
+from tether.domain.models import Event
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, PeriodRecord, SessionRecord
 from tether.domain.session_views import StoredSession, session_of
@@ -26,16 +27,16 @@ class _FlagWatcher(SessionBuilder):
         """Ids of events, each with its flag."""
         self.watches = True
 
-    def _take(self, one: OrderedEvent, taken: list[OrderedEvent]) -> None:
+    def _take(self, position: EventPosition, event: Event, taken: list[OrderedEvent]) -> None:
         before = self.session
-        super()._take(one, taken)
+        super()._take(position, event, taken)
         session = next(filter(self._is_the_one, (self.session, before)), None)
         if session is None or not self.watches:
             return
         if len(session.periods) > self._periods:  # a new period begins without flags
             self._names &= self._flags(session, []).keys()
         flags = self._flags(session, session.periods[-1:])
-        event_id = one.event.id or ""
+        event_id = event.id or ""
         self.found += ((event_id, flag) for name, flag in flags.items() if name not in self._names)
         if len(session.periods) == self._periods:  # a flag that is gone had no cause
             for name in self._names - flags.keys():
@@ -67,8 +68,8 @@ def causes_of(
     that none of them caused is left out.
     """
     builder = _FlagWatcher(known, before)
-    for _, together in groupby(events, key=lambda one: one.position.at_ms):
-        instant = [one for one in together if one.position.seq not in before.taken]
+    for _, together in groupby(events, key=lambda event: event.position.at_ms):
+        instant = [event for event in together if event.position.seq not in before.taken]
         builder.watches = len(instant) <= MAX_AT_ONCE
         builder.take(instant)
         yield

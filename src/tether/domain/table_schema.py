@@ -99,9 +99,9 @@ def row_of(thing: msgspec.Struct, number: Callable[[Decimal], Any]) -> dict[str,
 _CONVERT: dict[ColumnKind, Callable[[Any, Callable[[Decimal], Any]], Any]] = {
     ColumnKind.INSTANT: lambda text, _: parse_instant(text),
     ColumnKind.NUMBER: lambda value, number: number(value),
-    ColumnKind.NUMBERS: lambda some, number: list(map(number, some)),
-    ColumnKind.NAMES: lambda some, _: [one.name for one in some],
-    ColumnKind.PERIODS: lambda some, number: [row_of(one, number) for one in some],
+    ColumnKind.NUMBERS: lambda values, number: list(map(number, values)),
+    ColumnKind.NAMES: lambda flags, _: [flag.name for flag in flags],
+    ColumnKind.PERIODS: lambda periods, number: [row_of(period, number) for period in periods],
     ColumnKind.WORD: lambda word, _: word.value,
 }
 
@@ -125,8 +125,8 @@ def arrow_schema(model: type[msgspec.Struct], arrow: Any) -> Any:
         ColumnKind.NUMBERS: arrow.list_(number),
         ColumnKind.NAMES: arrow.list_(text),
     }
-    period = arrow.struct([(one.name, types[one.kind]) for one in columns_of(ChargePeriod)])
+    period = arrow.struct([(name, types[kind]) for name, kind, _ in columns_of(ChargePeriod)])
     types[ColumnKind.PERIODS] = arrow.list_(period)
     # Not within periods: some readers cannot read a dictionary within a list of structs.
     types[ColumnKind.WORD] = arrow.dictionary(arrow.int8(), text)
-    return arrow.schema([(one.name, types[one.kind]) for one in columns_of(model)])
+    return arrow.schema([(name, types[kind]) for name, kind, _ in columns_of(model)])

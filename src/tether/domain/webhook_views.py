@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.domain.webhooks import (
     STOPS_AFTER_MS,
     Attempt,
@@ -110,12 +110,12 @@ def webhook_view(
         signature=endpoint.signature,
         status=endpoint.status,
         created_at=format_instant(endpoint.created_ms),
-        last_success_at=_instant(endpoint.success_ms),
-        failing_since=_instant(endpoint.failing_since_ms),
+        last_success_at=format_optional_instant(endpoint.success_ms),
+        failing_since=format_optional_instant(endpoint.failing_since_ms),
         failures=endpoint.tries or None,
         waits_for=endpoint.head or None,
         next_try_at=None if failing_ms is None else format_instant(endpoint.due_ms),
-        stops_at=_instant(stops_ms),
+        stops_at=format_optional_instant(stops_ms),
         warning=warning_of(failing_ms, now_ms),
         old_secret_until=format_instant(endpoint.old_until_ms) if rotating else None,
         parked=endpoint.parked,
@@ -145,7 +145,3 @@ def attempt_view(attempt: Attempt) -> WebhookAttempt:
         messages=attempt.messages,
         **outcome,
     )
-
-
-def _instant(at_ms: int | None) -> str | None:
-    return None if at_ms is None else format_instant(at_ms)

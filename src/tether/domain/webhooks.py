@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tether.domain.models import to_json
+from tether.domain.models import Event, Withdrawal, to_json
 from tether.domain.timestamps import format_instant
 
 MAX_ENDPOINTS = 20  # of a partner
@@ -219,6 +219,18 @@ def message_of(
         short = msgspec.structs.replace(shown, **{list_name: ()})
         data = to_json({**ids, "truncated": True, name: short})
     return Message(id, kind, at_ms, data)
+
+
+def event_message(
+    kind: MessageType, event: Event | Withdrawal, sequence: int, at_ms: int, shown: object
+) -> Message:
+    """The message on an event, or on its withdrawal."""
+    assert event.id is not None
+    ids = {
+        "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
+        "sequence": sequence,
+    }  # fmt: skip
+    return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, shown)
 
 
 _OBJECT = {

@@ -288,9 +288,9 @@ class Capacities:
         for kind, wanted in older.items():
             newest = await self._plugged_in.newest(partner, wanted, kind)
             events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
-        async for wanted_of, found in self._plugged_in.events(partner, events):
-            read = _readings_of(sessions[wanted_of.number], found)
-            readings[wanted_of.number] += relevant_readings(read, moments, heard=heard)
+        async for query, found in self._plugged_in.events(partner, events):
+            read = _readings_of(sessions[query.number], found)
+            readings[query.number] += relevant_readings(read, moments, heard=heard)
         return readings
 
 

@@ -221,8 +221,8 @@ class Changes:
         for key, (session, known) in (await self._records.of_starts(partner, reports)).items():
             new = reports[key]
             old = [
-                one for one in session.reports
-                if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in taken)
+                report for report in session.reports
+                if report.at_ms < first[0] or (report.at_ms == first[0] and report.seq in taken)
             ]  # fmt: skip
             later = reports_after(session.reports, until_ms)
             if session.reports != [*old, *new, *later]:
@@ -272,7 +272,7 @@ class Changes:
         )
         async for portion in portions:
             for _, instant in groupby(sorted(portion), key=_at_ms):
-                yield [one for one in instant if one.position.seq not in taken]
+                yield [event for event in instant if event.position.seq not in taken]
 
     async def _portions(
         self,
@@ -297,7 +297,7 @@ class Changes:
             known = await self._records.between_starts(partner, vehicle, begin, stop, SESSIONS + 1)
             for stored in known:
                 reported.update(stored.row.references.reports_on)
-            wanted = [one for one in builder.begun if one[0].start < stop]
+            wanted = [begun for begun in builder.begun if begun[0].start < stop]
             builder.begun = builder.begun[len(wanted) :]
             yield ChangedPortion(len(wanted), differences(wanted, known, until_ms))
             begin = stop
@@ -308,22 +308,25 @@ class Changes:
         self, partner: int, seq: int, late: Sequence[LateEvents]
     ) -> AsyncIterator[list[Change]]:
         """The changes by late events. Usually two statements suffice for a batch of vehicles."""
-        single = [one for one in late if one.events >= MAX_LATE]
-        for batch in batches_of(one for one in late if one.events < MAX_LATE):
+        single = [events for events in late if events.events >= MAX_LATE]
+        for batch in batches_of(events for events in late if events.events < MAX_LATE):
             bounds = await self._bounds(partner, batch)
-            wanted = ((vehicle, one.start, until_ms) for vehicle, (one, until_ms) in bounds.items())
+            wanted = (
+                (vehicle, beginning.start, until_ms)
+                for vehicle, (beginning, until_ms) in bounds.items()
+            )
             contents = await self._records.between(partner, seq, MAX_LATE, wanted)
-            remaining = {one.vehicle: one for one in batch}
+            remaining = {events.vehicle: events for events in batch}
             time_slice = TimeSlice()
-            for vehicle, events, known in contents:
+            for vehicle, found, known in contents:
                 await time_slice.yield_if_over()
-                changes = changes_between(remaining[vehicle], *bounds[vehicle], events, known)
+                changes = changes_between(remaining[vehicle], *bounds[vehicle], found, known)
                 if changes is not None:
                     del remaining[vehicle]
                     yield changes
             single += remaining.values()
-        for one in single:
-            async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
+        for events in single:
+            async for portion in self.of_vehicle(partner, events.vehicle, seq, events):
                 yield portion.changes
 
     async def _bounds(
@@ -333,7 +336,7 @@ class Changes:
 
         Leaves out vehicles that continue from their snapshot.
         """
-        wanted = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
+        wanted = [(events.vehicle, events.first_ms, events.last_ms) for events in late]
         cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in wanted))
         bounds = {}
         for vehicle, (last, end_ms) in (await self._records.around(partner, wanted)).items():
@@ -359,5 +362,5 @@ def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:
     return session.last, session.end_ms, len(session.reports)
 
 
-def _at_ms(one: OrderedEvent) -> int:
-    return one.position.at_ms
+def _at_ms(event: OrderedEvent) -> int:
+    return event.position.at_ms

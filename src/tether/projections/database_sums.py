@@ -90,27 +90,28 @@ class _BucketSums:
 
     async def add(self, index: int, part: PartSums) -> None:
         """Adds the sessions that began in this bucket."""
-        for key, one in part.groups.items():
+        for key, group in part.groups.items():
             name = self._groups.of(key)
-            if one.sessions and self._groups.has(name):
-                self._add(index, name, one)
+            if group.sessions and self._groups.has(name):
+                self._add(index, name, group)
         for charger_id, vehicle_id in part.pairs:
             if self._groups.has(name := self._groups.of(charger_id)):
                 self._of(index, name).count_vehicle(vehicle_id)
             await self._time_slice.yield_if_over()
 
-    def _add(self, index: int, name: str, one: GroupSums) -> None:
-        sums, within = self._of(index, name), one.whole
-        sums.count(one.sessions, one.vehicles if self._counts_vehicles else 0, one.chargers)
-        if one.beyond:
-            within = [whole - beyond for whole, beyond in zip(one.whole, one.beyond, strict=True)]
+    def _add(self, index: int, name: str, group: GroupSums) -> None:
+        sums, within = self._of(index, name), group.whole
+        sums.count(group.sessions, group.vehicles if self._counts_vehicles else 0, group.chargers)
+        if group.beyond:
+            both = zip(group.whole, group.beyond, strict=True)
+            within = [whole - beyond for whole, beyond in both]
             if index + 1 < len(self._sums):
-                self._of(index + 1, name).add_whole(one.beyond, one.power_beyond)
+                self._of(index + 1, name).add_whole(group.beyond, group.power_beyond)
             else:
                 self.continues = True
-        sums.add_whole(within, one.power)
+        sums.add_whole(within, group.power)
 
-    async def add_one(self, session: MeasuredSession) -> None:
+    async def add_session(self, session: MeasuredSession) -> None:
         """Adds a session that is already counted."""
         names = [name for name in self._keys(session) if self._groups.has(name)]
         index, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
@@ -269,28 +270,28 @@ class DatabaseSums:
         buckets = await buckets_from(query.division, begin_ms, count)
         end_ms = buckets[-1].to_ms
         next_ms = query.division(end_ms).to_ms if end_ms < WHOLE.to_ms else end_ms
-        following = [*(one.to_ms for one in buckets[1:]), next_ms]
+        following = [*(bucket.to_ms for bucket in buckets[1:]), next_ms]
         parts = [
-            Part(max(one.from_ms, from_ms), min(one.to_ms, to_ms), one.to_ms, then_ms)
-            for one, then_ms in zip(buckets, following, strict=True)
+            Part(max(bucket.from_ms, from_ms), min(bucket.to_ms, to_ms), bucket.to_ms, then_ms)
+            for bucket, then_ms in zip(buckets, following, strict=True)
         ]
         selection = _selection(query, groups)
         sums, others = _BucketSums(buckets, groups, query.group), 0
         for start in range(0, len(parts), PARTS):
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
-            known = [key for one in found for key in one.others]
-            others += len(known)
+            keys = [key for part in found for key in part.others]
+            others += len(keys)
             if others > MAX_OTHERS or any(
-                len(one.others) > MAX_OF_PART or len(one.pairs) > MAX_PAIRS for one in found
+                len(part.others) > MAX_OF_PART or len(part.pairs) > MAX_PAIRS for part in found
             ):
                 raise _TooMuch
-            for index, one in enumerate(found, start=start):
-                await sums.add(index, one)
-            for at in range(0, len(known), KEYS):
-                for session in await self._of_keys(partner, known[at : at + KEYS]):
-                    await sums.add_one(session)
+            for index, part in enumerate(found, start=start):
+                await sums.add(index, part)
+            for at in range(0, len(keys), KEYS):
+                for session in await self._of_keys(partner, keys[at : at + KEYS]):
+                    await sums.add_session(session)
         while carried is not None:
-            await sums.add_one(carried)
+            await sums.add_session(carried)
             carried = await anext(earlier, None)
         later_ms = max(from_ms, end_ms)
         more = sums.continues or await self._sums.first(partner, later_ms, to_ms) is not None

@@ -85,8 +85,8 @@ class Expiring:
     async def forget_charger(self, partner: int, charger: str) -> None:
         """Removes a charger from all snapshots, and computes their sessions again."""
         vehicles = [
-            one.vehicle_id async for one in self.snapshots.all(partner)
-            if one.without_charger(charger) != one
+            snapshot.vehicle_id async for snapshot in self.snapshots.all(partner)
+            if snapshot.without_charger(charger) != snapshot
         ]  # fmt: skip
 
         async def make(vehicle: str, seq: int) -> Snapshot | None:

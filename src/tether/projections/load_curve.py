@@ -81,15 +81,15 @@ class LoadCurves:
         self, partner: int, wanted: SessionFilter, bounds: Sequence[int]
     ) -> AsyncIterator[MeasuredSession]:
         """The sessions, with the curves of their charges."""
-        some: list[MeasuredSession] = []
+        batch: list[MeasuredSession] = []
         async for session in self._summaries.measured(partner, wanted):
-            some.append(session)
-            if len(some) == SESSIONS:
-                for one in await self._add_curves(partner, some, bounds):
-                    yield one
-                some = []
-        for one in await self._add_curves(partner, some, bounds):
-            yield one
+            batch.append(session)
+            if len(batch) == SESSIONS:
+                for measured in await self._add_curves(partner, batch, bounds):
+                    yield measured
+                batch = []
+        for measured in await self._add_curves(partner, batch, bounds):
+            yield measured
 
     async def _add_curves(
         self, partner: int, sessions: Sequence[MeasuredSession], bounds: Sequence[int]
@@ -104,15 +104,15 @@ class LoadCurves:
             if charge.energy and charge.touches(window)
         ]
         for start in range(0, len(measured), SESSIONS):
-            some = measured[start : start + SESSIONS]
+            batch = measured[start : start + SESSIONS]
             wanted, profiles = list[EventsWanted](), list[Profile]()
-            for session, own, index in some:
+            for session, own, index in batch:
                 ids, charge = (session.vehicle_id, session.charger_id), own[index]
                 wanted.append(EventsWanted(len(wanted), *ids, charge.start_ms, charge.end_ms))
                 profiles.append(Profile(charge, bounds))
-            async for one, events in self._plugged_in.events(partner, wanted):
-                _read_powers(profiles[one.number], one, events)
-            for (_, own, index), profile in zip(some, profiles, strict=True):
+            async for query, events in self._plugged_in.events(partner, wanted):
+                _read_powers(profiles[query.number], query, events)
+            for (_, own, index), profile in zip(batch, profiles, strict=True):
                 own[index] = own[index]._replace(curve=profile.curve())
         return [
             session._replace(charges=own) for session, own in zip(sessions, charges, strict=True)

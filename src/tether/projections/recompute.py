@@ -66,12 +66,12 @@ def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
     """Batches of vehicles that are read together."""
     batch: list[LateEvents] = []
     events = 0
-    for one in late:
-        if batch and (len(batch) == VEHICLES_AT_ONCE or events + one.events > EVENTS_AT_ONCE):
+    for vehicle in late:
+        if batch and (len(batch) == VEHICLES_AT_ONCE or events + vehicle.events > EVENTS_AT_ONCE):
             yield batch
             batch, events = [], 0
-        batch.append(one)
-        events += one.events
+        batch.append(vehicle)
+        events += vehicle.events
     if batch:
         yield batch
 
@@ -89,13 +89,13 @@ def changes_between(
     taken = beginning.context.taken
     if len(taken) >= MAX_TAKEN or MAX_LATE in (len(events), len(known)):
         return None
-    if any(start < beginning.start for one in known for start in one.row.references.reports_on):
+    if any(start < beginning.start for row, _ in known for start in row.references.reports_on):
         return None
     builder = beginning.builder()
-    stored = {one.row.start: one for one in known}
-    for _, instant in groupby(events, key=lambda one: one.position.at_ms):
+    stored = {session.row.start: session for session in known}
+    for _, instant in groupby(events, key=lambda event: event.position.at_ms):
         count = len(builder.begun)
-        builder.take(one for one in instant if one.position.seq not in taken)
+        builder.take(event for event in instant if event.position.seq not in taken)
         if builder.reports:
             return None
         if len(builder.begun) > count:
@@ -103,7 +103,7 @@ def changes_between(
             follows = start[0] > late.last_ms and start in stored
             if follows and begins_as_stored(builder.begun[-1], stored[start]):
                 builder.begun.pop()
-                earlier = [one for one in known if one.row.start < start]
+                earlier = [session for session in known if session.row.start < start]
                 return differences(builder.begun, earlier, start[0])
     return differences(builder.begun, known) if until_ms == END_OF_TIME else None
 
@@ -139,4 +139,4 @@ def begins_as_stored(begun: DerivedSession, stored: StoredRow) -> bool:
 
 def reports_after(reports: list[LateReport], until_ms: int | None) -> list[LateReport]:
     """The reports from events after the instant; none without an instant."""
-    return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
+    return [report for report in reports if until_ms is not None and report.at_ms > until_ms]

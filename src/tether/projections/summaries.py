@@ -153,8 +153,8 @@ async def summed_rows(
             if bucket is not None:
                 begun = continuing.copy()
                 continuing.clear()
-                for one in begun:
-                    await add(one, bucket)
+                for earlier in begun:
+                    await add(earlier, bucket)
         if session is not None:
             bucket = bucket or division(session.start_ms)
             await add(session, bucket)

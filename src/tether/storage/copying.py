@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from itertools import zip_longest
 
 from tether.domain.errors import SetupError
-from tether.storage.database import Database, Side, Values
+from tether.storage.database import CopyConnection, Database, Values
 from tether.storage.log_positions import EpochState, new_epoch
 from tether.storage.migrate import COPY_TABLE
 
@@ -52,11 +52,11 @@ def copy(
     `progress` gets the name of each step and its number of rows. Returns the number of rows. Raises
     SetupError; then no server can use the copy.
     """
-    with source.only_server(), source.side() as from_, target.only_server():
+    with source.only_server(), source.copy_connection() as from_, target.only_server():
         known = source.epoch()
         if not _is_begun(target):
             target.migrate()
-        with target.side() as to:
+        with target.copy_connection() as to:
             from_.check_alone()
             to.check_alone()
             from_.freeze()
@@ -75,11 +75,11 @@ def _is_begun(database: Database) -> bool:
     """Whether it is an incomplete copy."""
     if database.file is not None and not database.file.exists():
         return False
-    with database.side() as side:
-        return _origin_of(side) is not None
+    with database.copy_connection() as connection:
+        return _origin_of(connection) is not None
 
 
-def _begin(source: Side, target: Side, epoch: EpochState) -> None:
+def _begin(source: CopyConnection, target: CopyConnection, epoch: EpochState) -> None:
     """Makes `target` an incomplete copy of `source`, unless it is one. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
     begun = _origin_of(target)
@@ -99,14 +99,16 @@ def _begin(source: Side, target: Side, epoch: EpochState) -> None:
         )
 
 
-def _origin_of(side: Side) -> str | None:
+def _origin_of(connection: CopyConnection) -> str | None:
     """The source of the copy, if the database is an incomplete copy; None otherwise."""
-    if not side.columns(COPY_TABLE):
+    if not connection.columns(COPY_TABLE):
         return None
-    return str(side.query(f"SELECT origin FROM {COPY_TABLE}")[0][0])
+    return str(connection.query(f"SELECT origin FROM {COPY_TABLE}")[0][0])
 
 
-def _copy_rows(source: Side, target: Side, progress: Callable[[float], None]) -> None:
+def _copy_rows(
+    source: CopyConnection, target: CopyConnection, progress: Callable[[float], None]
+) -> None:
     """Copies the rows that `target` lacks; calls `progress` with the number of rows it has."""
     done = 0
     for table, key in KEYS.items():
@@ -119,15 +121,17 @@ def _copy_rows(source: Side, target: Side, progress: Callable[[float], None]) ->
             progress(done)
 
 
-def _compare(source: Side, target: Side, progress: Callable[[float], None]) -> None:
+def _compare(
+    source: CopyConnection, target: CopyConnection, progress: Callable[[float], None]
+) -> None:
     """Compares all rows and their order; calls `progress` with the number of compared rows. Raises
     SetupError at the first difference.
     """
     done = 0
     for table, key in KEYS.items():
         columns = source.columns(table)
-        sides = [_pages(side, table, key, columns, None) for side in (source, target)]
-        for rows, copies in zip_longest(*sides, fillvalue=[]):
+        pages = [_pages(connection, table, key, columns, None) for connection in (source, target)]
+        for rows, copies in zip_longest(*pages, fillvalue=[]):
             if repr(rows) != repr(copies):
                 raise SetupError(
                     f"{table} has {_count(source, table):,} rows in {source.name} and "
@@ -138,19 +142,23 @@ def _compare(source: Side, target: Side, progress: Callable[[float], None]) -> N
             progress(done)
 
 
-def _finish(target: Side, epoch: EpochState) -> None:
+def _finish(target: CopyConnection, epoch: EpochState) -> None:
     """Makes `target` ready for servers. The epoch stays the same, as nothing was lost."""
     with target.transaction():
         target.finish(new_epoch() if epoch.ends else epoch.epoch)
         target.query(f"DROP TABLE {COPY_TABLE}")
 
 
-def _count(side: Side, table: str) -> int:
-    return int(side.query(f"SELECT count(*) FROM {table}")[0][0])
+def _count(connection: CopyConnection, table: str) -> int:
+    return int(connection.query(f"SELECT count(*) FROM {table}")[0][0])
 
 
 def _pages(
-    side: Side, table: str, key: Sequence[str], columns: Sequence[str], after: Values | None
+    connection: CopyConnection,
+    table: str,
+    key: Sequence[str],
+    columns: Sequence[str],
+    after: Values | None,
 ) -> Iterator[list[Values]]:
     """All rows after the key `after`, in the order of keys."""
     numbers = [columns.index(name) for name in key]
@@ -159,7 +167,7 @@ def _pages(
     first = f"SELECT {names} FROM {table} ORDER BY {order} LIMIT {ROWS_AT_ONCE}"
     others = first.replace(" ORDER", f" WHERE ({order}) > ({marks}) ORDER", 1)
     while True:
-        rows = side.query(others, *after) if after else side.query(first)
+        rows = connection.query(others, *after) if after else connection.query(first)
         if rows:
             yield rows
         if len(rows) < ROWS_AT_ONCE:

@@ -38,8 +38,8 @@ class Certificate(NamedTuple):
     ends_ms: int
 
 
-class Side(Protocol):
-    """One of the two databases of a copy. Statements have `?` for their parameters."""
+class CopyConnection(Protocol):
+    """A connection to one of the two databases of a copy. Statements have `?` for parameters."""
 
     name: str
     """For display: without a password."""
@@ -136,5 +136,5 @@ class Database(Protocol):
         nothing was changed.
         """
 
-    def side(self) -> AbstractContextManager[Side]:
-        """The database as the source or the target of a copy. The schema must be current."""
+    def copy_connection(self) -> AbstractContextManager[CopyConnection]:
+        """A connection for a copy from or to the database. The schema must be current."""

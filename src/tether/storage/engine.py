@@ -17,7 +17,9 @@ class Statement(NamedTuple):
     parameters: tuple[object, ...]
 
 
-def where_found(some: Iterable[Statement], query: str, *parameters: object) -> list[Statement]:
+def where_found(
+    statements: Iterable[Statement], query: str, *parameters: object
+) -> list[Statement]:
     """The same statements, but each runs only if the query finds a row. Each of them must be an
     INSERT … SELECT without a condition. So an audit entry is not written if nothing changed.
     """
@@ -26,7 +28,7 @@ def where_found(some: Iterable[Statement], query: str, *parameters: object) -> l
             f"{sql} WHERE EXISTS ({_NUMBER.sub(_raised_by(len(given)), query)})",
             (*given, *parameters),
         )
-        for sql, given in some
+        for sql, given in statements
     ]
 
 

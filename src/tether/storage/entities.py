@@ -134,7 +134,7 @@ class Entities:
         Raises Forbidden if the partner is deleted, Unavailable while an entity with this id is
         being erased.
         """
-        (version,) = await self._put_some(partner, [entity])
+        (version,) = await self._put_portion(partner, [entity])
         if isinstance(version, Refusal):
             raise BEING_ERASED()
         return version
@@ -150,16 +150,16 @@ class Entities:
         Raises Forbidden if the partner is deleted, Unavailable if nothing could be stored.
         """
         versions: list[int | Refusal] = []
-        while some := entities[len(versions) : len(versions) + PUT_AT_ONCE]:
+        while portion := entities[len(versions) : len(versions) + PUT_AT_ONCE]:
             try:
-                versions += await self._put_some(partner, some)
+                versions += await self._put_portion(partner, portion)
             except Unavailable as error:
                 if not versions:
                     raise
                 versions += [error.refusal()] * (len(entities) - len(versions))
         return versions
 
-    async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
+    async def _put_portion(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
         times = Counter(entity.id for entity in entities)
         last = {entity.id: entity for entity in entities}
 

@@ -263,9 +263,9 @@ class PluggedIn:
             found, limit = _started.decode(text), FIRST_STARTED
             yield charger_id, *_divided(charger_id, charger, found)
             while len(found) == limit:
-                one, last, limit = batch_of([[charger_id]]), found[-1], STARTED_AT_ONCE
+                only, last, limit = batch_of([[charger_id]]), found[-1], STARTED_AT_ONCE
                 ((*_, more),) = await self._engine.scan(
-                    STARTED, partner, one, last.start_ms, last.id, until_ms, limit, *grid
+                    STARTED, partner, only, last.start_ms, last.id, until_ms, limit, *grid
                 )
                 found = _started.decode(more)
                 yield charger_id, *_divided(charger_id, charger, found)
@@ -297,17 +297,18 @@ class PluggedIn:
         """The events of each session, in order. Long sessions are yielded in several parts."""
         time_slice = TimeSlice()
         for start in range(0, len(wanted), SESSIONS):
-            some = wanted[start : start + SESSIONS]
-            rows = await self._engine.scan(EVENTS, partner, batch_of(some), EVENTS_OF_EACH)
-            for one, (text,) in zip(some, rows, strict=True):
+            portion = wanted[start : start + SESSIONS]
+            rows = await self._engine.scan(EVENTS, partner, batch_of(portion), EVENTS_OF_EACH)
+            for query, (text,) in zip(portion, rows, strict=True):
                 events = ordered_events_in(text)
                 if len(events) < EVENTS_OF_EACH:
-                    yield one, events
+                    yield query, events
                 else:
+                    _, vehicle_id, _, from_ms, until_ms = query
                     async for part in self._events.portions_of_vehicle(
-                        partner, one.vehicle_id, one.from_ms, EVENTS_AT_ONCE, until_ms=one.until_ms
+                        partner, vehicle_id, from_ms, EVENTS_AT_ONCE, until_ms=until_ms
                     ):
-                        yield one, sorted(part)
+                        yield query, sorted(part)
                 await time_slice.yield_if_over()
 
 
@@ -316,10 +317,11 @@ def _divided(
 ) -> tuple[list[PastTimeline], list[SessionKey]]:
     """The timelines that are stored, and the keys of the other sessions."""
     timelines, keys = list[PastTimeline](), list[SessionKey]()
-    for one in found:
-        if one.steps is None:
-            keys.append(SessionKey(charger_id, one.vehicle_id, one.start_ms, one.start_rank))
+    for session in found:
+        start_ms, steps = session.start_ms, session.steps
+        if steps is None:
+            keys.append(SessionKey(charger_id, session.vehicle_id, start_ms, session.start_rank))
         elif charger:  # otherwise the partner is being deleted
-            vehicle = bytes(one.vehicle).decode()
-            timelines.append(PastTimeline(one.start_ms, one.end_ms, one.steps, vehicle, charger))
+            vehicle = bytes(session.vehicle).decode()
+            timelines.append(PastTimeline(start_ms, session.end_ms, steps, vehicle, charger))
     return timelines, keys

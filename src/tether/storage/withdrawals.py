@@ -80,8 +80,8 @@ class Withdrawals:
         never had it. The statements `also`, of the audit trail, run with the first withdrawals.
         """
         for start in range(0, len(ids), AT_ONCE):
-            some = batch_of([id] for id in ids[start : start + AT_ONCE])
-            found = await self._engine.scan(FIND, partner, some)
+            portion = batch_of([id] for id in ids[start : start + AT_ONCE])
+            found = await self._engine.scan(FIND, partner, portion)
             bodies = {id: body for id, body, _ in found if body is not None}
             if bodies:
                 now_ms = self._now_ms()

@@ -26,6 +26,7 @@ from tether.domain.webhooks import (
     Message,
     MessageId,
     MessageType,
+    event_message,
     message_id_in,
     message_of,
 )
@@ -205,30 +206,20 @@ def _steps_of(session: StoredSession, messages: Sequence[Message]) -> Iterable[S
 
 def _event_created(seq: int, body: str) -> Message:
     event = from_json(Event, body)
-    return _of_event(MessageType.EVENT_CREATED, event, seq, event.at_ms, msgspec.Raw(body.encode()))
+    shown = msgspec.Raw(body.encode())
+    return event_message(MessageType.EVENT_CREATED, event, seq, event.at_ms, shown)
 
 
 def _event_withdrawn(seq: int, body: str) -> Message:
     withdrawal = from_json(Withdrawal, body)
     withdrawn_ms = parse_instant(withdrawal.withdrawn_at)
-    return _of_event(MessageType.EVENT_WITHDRAWN, withdrawal, seq, withdrawn_ms, withdrawal)
+    return event_message(MessageType.EVENT_WITHDRAWN, withdrawal, seq, withdrawn_ms, withdrawal)
 
 
 _EVENT_MESSAGES = {
     MessageType.EVENT_CREATED: (EVENTS, _event_created),
     MessageType.EVENT_WITHDRAWN: (WITHDRAWALS, _event_withdrawn),
 }
-
-
-def _of_event(
-    kind: MessageType, event: Event | Withdrawal, seq: int, at_ms: int, shown: object
-) -> Message:
-    assert event.id is not None
-    ids = {
-        "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
-        "sequence": seq,
-    }  # fmt: skip
-    return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, shown)
 
 
 def _change_messages(session: StoredSession, endpoint: Endpoint) -> list[Message]:

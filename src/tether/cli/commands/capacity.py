@@ -90,8 +90,8 @@ def capacity(
     if selection["max_age"] is not None:
         selection["max_age"] //= 1000  # the SDK takes seconds
     if by is None and not series:
-        one = client.capacity.get(at=at, **selection)
-        show_one(one, lambda one: show_pairs(_pairs(one)), as_json=as_json)
+        figures = client.capacity.get(at=at, **selection)
+        show_one(figures, lambda figures: show_pairs(_pairs(figures)), as_json=as_json)
         return
     if series:
         assert from_ is not None
@@ -117,14 +117,14 @@ def capacity(
 
 
 def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
-    to_minute = all(second(one.as_of).endswith(":00") for one in listed)
-    rows = [_row(one, 16 if to_minute else 19) for one in listed]
+    to_minute = all(second(figures.as_of).endswith(":00") for figures in listed)
+    rows = [_row(figures, 16 if to_minute else 19) for figures in listed]
     if not timed:
         rows = [["", *row[1:]] for row in rows]
-    is_by_area = any(one.area for one in listed)
+    is_by_area = any(figures.area for figures in listed)
     titles = [_AREA if name == "Charger" and is_by_area else name for name in _TITLES]
     show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
-    over_time = len({one.as_of for one in listed}) == len(listed) > 1
+    over_time = len({figures.as_of for figures in listed}) == len(listed) > 1
     if over_time and (graphs := _sparklines(listed)):
         click.echo()
         show_pairs(graphs)
@@ -133,11 +133,11 @@ def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
 def _sparklines(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
     """A sparkline for each figure over time, each on its own scale, with the highest value."""
     figures = (
-        ("Takes", [one.charge_power for one in moments], "kW"),
-        ("could take more", [one.charge_power_available for one in moments], "kW"),
-        ("Gives", [one.discharge_power for one in moments], "kW"),
-        ("could give more", [one.discharge_power_available for one in moments], "kW"),
-        ("Stored", [one.energy_stored for one in moments], "kWh"),
+        ("Takes", [moment.charge_power for moment in moments], "kW"),
+        ("could take more", [moment.charge_power_available for moment in moments], "kW"),
+        ("Gives", [moment.discharge_power for moment in moments], "kW"),
+        ("could give more", [moment.discharge_power_available for moment in moments], "kW"),
+        ("Stored", [moment.energy_stored for moment in moments], "kWh"),
     )
     return [
         (name, f"{sparkline(values, sparkline_width())} up to {short(max(values))} {unit}")
@@ -146,29 +146,29 @@ def _sparklines(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
     ]
 
 
-def _row(one: Capacity, time_digits: int) -> list[str]:
-    unknown = one.unknown
+def _row(figures: Capacity, time_digits: int) -> list[str]:
+    unknown = figures.unknown
     kinds = (
         unknown.state_of_charge, unknown.charge_power,
         unknown.common_charge_power, unknown.common_discharge_power,
         unknown.stale, unknown.power_above_charger,
     )  # fmt: skip
     return [
-        second(one.as_of)[:time_digits],
-        one.charger_id or one.area or "",
-        str(one.vehicles_plugged_in),
-        short(one.charge_power),
-        short(one.charge_power_available),
-        short(one.discharge_power),
-        short(one.discharge_power_available),
-        short(one.energy_stored),
-        short(one.energy_room),
+        second(figures.as_of)[:time_digits],
+        figures.charger_id or figures.area or "",
+        str(figures.vehicles_plugged_in),
+        short(figures.charge_power),
+        short(figures.charge_power_available),
+        short(figures.discharge_power),
+        short(figures.discharge_power_available),
+        short(figures.energy_stored),
+        short(figures.energy_room),
         "/".join(map(str, kinds)) if any(kinds) else "",
     ]
 
 
-def _pairs(one: Capacity) -> list[tuple[str, str]]:
-    unknown = one.unknown
+def _pairs(figures: Capacity) -> list[tuple[str, str]]:
+    unknown = figures.unknown
     lacks = [
         (unknown.state_of_charge, "state of charge"),
         (unknown.charge_power, "power of a charge"),
@@ -177,15 +177,15 @@ def _pairs(one: Capacity) -> list[tuple[str, str]]:
         (unknown.stale, "any event for so long (left out)"),
     ]
     return [
-        ("Time (UTC)", second(one.as_of)),
-        ("Plugged in", f"{counted(one.vehicles_plugged_in, 'vehicle')} at "
-                       f"{counted(one.chargers_occupied, 'charger')}, "
-                       f"{one.vehicles_charging} charging"),
-        ("Charge power", f"{short(one.charge_power)} kW taken, "
-                         f"{short(one.charge_power_available)} kW more available"),
-        ("Discharge power", f"{short(one.discharge_power)} kW given, "
-                            f"{short(one.discharge_power_available)} kW more available"),
-        ("Energy", f"{short(one.energy_stored)} kWh stored, "
-                   f"room for {short(one.energy_room)} kWh"),
+        ("Time (UTC)", second(figures.as_of)),
+        ("Plugged in", f"{counted(figures.vehicles_plugged_in, 'vehicle')} at "
+                       f"{counted(figures.chargers_occupied, 'charger')}, "
+                       f"{figures.vehicles_charging} charging"),
+        ("Charge power", f"{short(figures.charge_power)} kW taken, "
+                         f"{short(figures.charge_power_available)} kW more available"),
+        ("Discharge power", f"{short(figures.discharge_power)} kW given, "
+                            f"{short(figures.discharge_power_available)} kW more available"),
+        ("Energy", f"{short(figures.energy_stored)} kWh stored, "
+                   f"room for {short(figures.energy_room)} kWh"),
         *(("Not known", f"{what} of {counted(n, 'vehicle')}") for n, what in lacks if n),
     ]  # fmt: skip

@@ -110,9 +110,9 @@ class PostgresDatabase:
             _begin_epoch(session, new_epoch())
 
     def clock_ahead_ms(self) -> int | None:
-        with self.side() as side:
+        with self._session() as session:
             began_ms = now_ms()
-            ((there_ms,),) = side.query(_NOW_MS)
+            ((there_ms,),) = session.execute(_NOW_MS).fetchall()
             return (began_ms + now_ms()) // 2 - int(there_ms)
 
     def damages(self, *, full: bool = False) -> list[str]:
@@ -144,9 +144,9 @@ class PostgresDatabase:
         )
 
     @contextmanager
-    def side(self) -> Iterator["PostgresSide"]:
+    def copy_connection(self) -> Iterator["PostgresCopyConnection"]:
         with self._session() as session:
-            yield PostgresSide(self.describe(), session)
+            yield PostgresCopyConnection(self.describe(), session)
 
     @contextmanager
     def _session(self, *, prepare: bool = True) -> Iterator[Session]:
@@ -251,8 +251,8 @@ ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """
 
 
-class PostgresSide:
-    """See `Side`."""
+class PostgresCopyConnection:
+    """See `CopyConnection`."""
 
     def __init__(self, name: str, session: Session) -> None:
         self.name = name

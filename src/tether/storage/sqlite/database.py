@@ -1,4 +1,4 @@
-"""A database in a SQLite file: the operations on all of it, its side of a copy, and the engine.
+"""A database in a SQLite file: the operations on all of it, copying, and the engine.
 
 The engine has one writer thread with group commit. It reads in the event loop, because a read by
 key takes a few microseconds, less than a change of threads. A scan also begins there. If it is
@@ -103,14 +103,14 @@ class SqliteDatabase(SqliteFile):
         return restore(source, self, progress)
 
     @contextmanager
-    def side(self) -> "Iterator[SqliteSide]":
+    def copy_connection(self) -> "Iterator[SqliteCopyConnection]":
         with connection_to(self.file) as connection:
             connection.pragma("temp_store", "FILE")  # sorted rows may be larger than the memory
-            yield SqliteSide(str(self.file), connection)
+            yield SqliteCopyConnection(str(self.file), connection)
 
 
-class SqliteSide:
-    """See `Side`."""
+class SqliteCopyConnection:
+    """See `CopyConnection`."""
 
     def __init__(self, name: str, connection: apsw.Connection) -> None:
         self.name = name
