@@ -31,6 +31,8 @@ FILES = (
              STATIC / "scalar-api-reference.js"),
     Vendored("htmx.org", "2.0.11", "0BSD", "dist/htmx.min.js", STATIC / "htmx.min.js"),
     Vendored("htmx-ext-sse", "2.2.4", "0BSD", "dist/sse.min.js", STATIC / "htmx-sse.min.js"),
+    Vendored("idiomorph", "0.8.0", "0BSD", "dist/idiomorph-ext.min.js",
+             STATIC / "idiomorph.min.js"),
     Vendored("uplot", "1.6.32", "MIT", "dist/uPlot.iife.min.js", STATIC / "uplot.min.js"),
     Vendored("uplot", "1.6.32", "MIT", "dist/uPlot.min.css", STATIC / "uplot.min.css"),
     Vendored("world-atlas", "2.0.2", "ISC", "countries-50m.json", STATIC / "countries-50m.json"),

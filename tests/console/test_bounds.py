@@ -1,5 +1,6 @@
 """The limits of the console, over HTTP, on each engine."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from tests.conftest import Server
@@ -41,3 +42,29 @@ def test_so_many_pages_of_a_partner_follow_the_events_and_the_others_still_work(
             assert one.get(f"{path}/live").status_code == 200
         with visitor(server, server.key()) as other:  # whose streams are its own
             assert other.get("/console", follow_redirects=True).status_code == 200
+
+
+def test_vehicles_in_very_many_areas_are_summed_up(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    key = server.key()
+    client = server.client(key)
+    chargers, vehicles, events = [], [], []
+    for number in range(20_001):
+        place = {"latitude": number // 200 / 10, "longitude": number % 200 / 10}
+        chargers.append({"id": f"C{number}", "chargePowers": [11], **place})
+        vehicles.append({"id": f"V{number}", "chargePowers": [11], "chargeCapacity": 60})
+        events.append({
+            "type": "VEHICLE_CONNECTED", "chargerId": f"C{number}", "vehicleId": f"V{number}",
+            "stateOfCharge": 50, "timestamp": "2026-11-01T00:00:00Z",
+        })  # fmt: skip
+    for path, items in (("chargers", chargers), ("vehicles", vehicles), ("events", events)):
+        for begin in range(0, len(items), 5_000):
+            part = items[begin : begin + 5_000]
+            client.post(f"/{path}/bulk", json=part, timeout=60).raise_for_status()
+    client.get("/sessions", timeout=60).raise_for_status()  # all is derived
+    path = f"/console/p/{partner_number(server, key)}/flexibility/figures"
+    with visitor(server, key) as partner:
+        found = partner.get(path, timeout=60)
+    assert found.status_code == 200
+    assert "20,001" in found.text
+    assert "too many areas" in found.text

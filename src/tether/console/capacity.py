@@ -15,7 +15,7 @@ from tether.console.pages import Page, SlowPage
 from tether.console.request import choice, partner_of, query_of
 from tether.domain.calendar import HOUR_MS
 from tether.domain.capacity import Figures, capacity_of
-from tether.domain.errors import Unavailable
+from tether.domain.errors import Invalid, Unavailable
 from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
 from tether.projections.capacity import CapacityQuery, Entry, IncompleteVehicle
@@ -57,13 +57,19 @@ class FiguresPage(SlowPage):
         now_ms = self._now_ms()
         now: Capacity | None = None
         areas: list[Area] = []
-        count = 0
+        count, is_too_many = 0, False
         incomplete: dict[str, list[IncompleteVehicle]] = {}
         try:
             async with asyncio.timeout(TIMEOUT_S), self._turns.of(partner):
-                entries = await capacities.by_area(partner, CapacityQuery(), stale=True)
-                now = capacity_of(await _total(entries), now_ms)
-                areas, count = _largest_areas(entries, now_ms), len(entries)
+                try:
+                    entries = await capacities.by_area(partner, CapacityQuery(), stale=True)
+                except Invalid:  # too many areas: the sums alone
+                    (total,) = await capacities.totals(partner, CapacityQuery(), stale=True)
+                    is_too_many = True
+                else:
+                    total = await _total(entries)
+                    areas, count = _largest_areas(entries, now_ms), len(entries)
+                now = capacity_of(total, now_ms)
                 if any(msgspec.structs.astuple(now.unknown)):
                     incomplete = await capacities.incomplete(partner, MAX_NAMED)
         except (TimeoutError, Unavailable):
@@ -72,6 +78,7 @@ class FiguresPage(SlowPage):
             "now": now,
             "areas": areas,
             "others": count - len(areas),
+            "is_too_many": is_too_many,
             "incomplete": incomplete,
             "side": AREA_SIDE,
         }

@@ -8,7 +8,7 @@ function inWords(seconds) {
 }
 
 // The server says how old a value was; since then time went on. Its clock alone counts.
-const arrived = new WeakMap();
+let arrived = new WeakMap();
 
 function letAgesGrow() {
   const now = performance.now();
@@ -22,7 +22,28 @@ function letAgesGrow() {
 
 letAgesGrow();
 setInterval(letAgesGrow, 1000);
-document.addEventListener("htmx:afterSwap", letAgesGrow);
+document.addEventListener("htmx:afterSwap", () => {
+  arrived = new WeakMap(); // what stayed has new ages, too
+  letAgesGrow();
+});
+
+// A page that gets no answer says so, unless it is only a moment.
+const SILENT_MS = 4000;
+const silent = document.getElementById("silent");
+let silence;
+
+function hear(heard) {
+  if (heard) {
+    clearTimeout(silence);
+    silence = undefined;
+    silent.hidden = true;
+  } else {
+    silence ??= setTimeout(() => (silent.hidden = false), SILENT_MS);
+  }
+}
+
+for (const name of ["sseError", "sendError", "responseError"]) document.addEventListener(`htmx:${name}`, () => hear(false));
+for (const name of ["sseOpen", "afterSwap"]) document.addEventListener(`htmx:${name}`, () => hear(true));
 
 // Without HTTP/2 a browser keeps six connections to a server, for all tabs together: a page that
 // nobody sees leaves its own to others, and asks again when it is seen.
@@ -57,9 +78,21 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function axes(...others) {
+const WIDE = 80; // pixels of a name below a chart
+
+function axes(below, ...others) {
   const look = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-  return [{ ...look, space: 80, values: instants }, ...others.map((one) => ({ ...look, ...one }))];
+  return [{ ...look, space: WIDE, ...below }, ...others.map((one) => ({ ...look, size: asWideAsNumbers, ...one }))];
+}
+
+function asWideAsNumbers(chart, texts) {
+  return 15 + 8 * Math.max(5, ...(texts ?? []).map((text) => text.length));
+}
+
+// Zero is always seen, also above what is negative: vehicles give power back.
+function withZero(chart, low, high) {
+  const [from, to] = [1.1 * Math.min(0, low ?? 0), 1.1 * Math.max(0, high ?? 0)];
+  return from === to ? [0, 1] : [from, to];
 }
 
 // In UTC, as all times of the console: days, or the time of day with the day where that changes.
@@ -75,13 +108,21 @@ function instants(chart, ticks, axis, space, step) {
   });
 }
 
+const drawn = new WeakMap(); // how to take a chart away
+
 // `around` is what is shown before and after the instants; of a single one uPlot would show years.
 function draw(element, { scales, around = 0, ...options }, data) {
+  drawn.get(element)?.();
   const height = 260;
   const margin = around || (data[0].length === 1 ? 1800 : 0);
   const x = { range: (u, low, high) => [low - margin, (data[0].length === 1 ? low : high) + margin] };
   const chart = new uPlot({ width: element.clientWidth, height, tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"), scales: { x, ...scales }, ...options }, data, element);
-  new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height })).observe(element);
+  const observer = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height }));
+  observer.observe(element);
+  drawn.set(element, () => {
+    observer.disconnect();
+    chart.destroy();
+  });
 }
 
 function numbered(text) {
@@ -90,17 +131,22 @@ function numbered(text) {
 
 function drawBars(element) {
   const rows = [...document.querySelectorAll(`#${element.dataset.bars} tbody tr`)];
+  const [xs, ys] = [rows.map((row) => Number(row.dataset.x)), rows.map((row) => Number(row.dataset.y))];
+  const names = new Map(rows.map((row, place) => [xs[place], row.cells[0].textContent])); // in the chosen time zone
+  const named = (chart) => xs.filter((_, place) => place % Math.ceil((xs.length * WIDE) / chart.width) === 0);
   const bars = uPlot.paths.bars({ size: [0.8, 60] });
   const fill = colour("--accent");
   const half = { hour: 1800, day: 43200, month: 1296000 }[element.dataset.unit];
   draw(element, {
-    legend: { show: false },
     cursor: { drag: { x: false, y: false } },
-    axes: axes({ size: 60 }),
+    axes: axes({ splits: named, values: (chart, places) => places.map((x) => names.get(x).replace(" ", "\n")) }, {}),
     around: half,
-    scales: { y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.05] } },
-    series: [{}, { paths: bars, fill, stroke: fill, points: { show: false } }],
-  }, [rows.map((row) => Number(row.dataset.x)), rows.map((row) => Number(row.dataset.y))]);
+    scales: { y: { range: withZero } },
+    series: [
+      { label: "From", value: (chart, x) => names.get(x) ?? "" },
+      { label: "Energy (kWh)", paths: bars, fill, stroke: fill, points: { show: false } },
+    ],
+  }, [xs, ys]);
 }
 
 // What takes power: nothing once a charge has stopped, or the vehicle is gone.
@@ -122,9 +168,10 @@ function drawCourse(element) {
   };
   draw(element, {
     hooks: { drawClear: [shade] },
-    scales: { kW: { range: (u, low, high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] }, "%": { range: [0, 100] } },
-    axes: axes({ scale: "kW", values: (u, ticks) => ticks.map((tick) => `${tick} kW`), size: 70 },
-      { scale: "%", side: 1, values: (u, ticks) => ticks.map((tick) => `${tick} %`), grid: { show: false }, size: 60 }),
+    scales: { kW: { range: withZero }, "%": { range: [0, 100] } },
+    axes: axes({ values: instants },
+      { scale: "kW", values: (u, ticks) => ticks.map((tick) => `${tick} kW`) },
+      { scale: "%", side: 1, values: (u, ticks) => ticks.map((tick) => `${tick} %`), grid: { show: false } }),
     series: [
       { value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 19).replace("T", " ")), label: "Time" },
       { label: "Power (kW)", scale: "kW", stroke: colour("--busy"), width: 2, paths: uPlot.paths.stepped({ align: 1 }), spanGaps: true },
@@ -142,8 +189,8 @@ function drawLines(element) {
   const lines = [...table.querySelectorAll("th[data-line]")];
   const rows = [...table.querySelectorAll("tbody tr")];
   draw(element, {
-    scales: { y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.1] } },
-    axes: axes({ size: 60 }),
+    scales: { y: { range: withZero } },
+    axes: axes({ values: instants }, {}),
     series: [
       { label: "At", value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 16).replace("T", " ")) },
       ...lines.map((line) => ({ label: line.textContent, stroke: colour(line.dataset.line), width: 2 })),

@@ -89,7 +89,7 @@ function drawCluster(context, { x: px, y: py, sums, numbers, radius }, shown, lo
   context.stroke();
   if (!label) return;
   context.fillStyle = look("--text");
-  context.font = `600 ${label.length > 6 ? 10 : 12}px system-ui, sans-serif`;
+  context.font = `600 ${label.length > 5 ? 10 : 12}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.fillText(label, px, py);
@@ -149,7 +149,7 @@ function areasOf(element) {
     colours: ["--good", "--warn"],
     side,
     label: (sums) => kw(sums[0] + sums[1]),
-    radius: (sums) => 20 + 2 * Math.log2(1 + sums[0] + sums[1]),
+    radius: (sums) => 22 + 2 * Math.log2(1 + sums[0] + sums[1]),
     name: (number) => rows[number].cells[0].textContent.trim(),
     title: (number) => `${rows[number].cells[0].textContent.trim()}: ${kw(Number(rows[number].dataset.take))} could be taken, ${kw(Number(rows[number].dataset.give))} given`,
     link: (number) => `#${rows[number].id}`,
