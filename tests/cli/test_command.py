@@ -39,6 +39,23 @@ def imported_by_help() -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
+@pytest.mark.parametrize(
+    "group", ["", "keys", "partners", "chargers", "vehicles", "events", "state", "sessions",
+              "webhooks", "epoch"],
+)  # fmt: skip
+def test_no_summary_of_a_command_is_cut_off(tether: Command, group: str) -> None:
+    shown = tether.ok(*group.split(), "--help")
+    assert [line for line in shown.splitlines()[1:] if line.endswith("...")] == []
+
+
+def test_limits_of_numbers_are_told_in_words(tether: Command) -> None:
+    assert "70000 is not in the range 0 to 65535." in tether.refused(
+        "serve", "--port", "70000", status=2
+    )
+    assert "0 is not in the range 1 or more." in tether.refused("audit", "--limit", "0", status=2)
+    assert "<=" not in tether.ok("serve", "--help")
+
+
 def test_a_bad_setting_is_named_with_its_variable(tether: Command) -> None:
     for variable, value in (
         ("TETHER_PORT", "http"),
@@ -51,6 +68,12 @@ def test_a_bad_setting_is_named_with_its_variable(tether: Command) -> None:
         said = tether.refused("serve", status=2, **{variable: value})
         option = "--" + variable.removeprefix("TETHER_").lower().replace("_", "-")
         assert f"'{option}' (env var: '{variable}')" in said
+
+
+def test_a_database_that_cannot_be_used_is_named_in_sentences(tether: Command) -> None:
+    said = tether.refused("keys", "list", "--database", "postgresql://127.0.0.1:1/x")
+    assert "Connection refused. Is the server running on that host" in said
+    assert tether.refused("restore", ".") == ". is a folder: name a backup in it."
 
 
 def test_an_address_that_cannot_be_listened_on_is_explained(tether: Command) -> None:

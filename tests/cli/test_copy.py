@@ -152,6 +152,8 @@ def test_what_was_interrupted_is_not_served_and_goes_on(
     said = tether.refused("copy", "--from", tether.database, "--to", target)
     assert "has something in it" in said
     assert "the same database" in tether.refused("copy", "--from", target, "--to", target)
+    said = tether.refused("copy", "--from", "nothing.db", "--to", target)
+    assert said == "There is no database nothing.db."
     served = new_server(database=target)
     with served.client(key) as client:
         assert visible(client) == seen

@@ -28,14 +28,14 @@ url_option = click.option(
     envvar="TETHER_URL",
     show_default=True,
     show_envvar=True,
-    help="Where the server is.",
+    help="The URL of the server.",
 )
 api_key_option = click.option(
     "--api-key",
     envvar="TETHER_API_KEY",
     show_envvar=True,
     metavar="KEY",
-    help="Default: the demo key that `make run` left here.",
+    help="Your API key.  [default: the key of `make run`, in its folder]",
 )
 
 

@@ -131,22 +131,22 @@ def _name(file: IO[bytes]) -> str:
 
 ids_options = together(
     click.option("--charger", "charger_id", metavar="ID", multiple=True,
-                 help="At this charger only. May be given up to 50 times."),
+                 help="Only at this charger. Give it again for more, up to 50."),
     click.option("--vehicle", "vehicle_id", metavar="ID", multiple=True,
-                 help="Of this vehicle only. May be given up to 50 times."),
+                 help="Only of this vehicle. Give it again for more, up to 50."),
 )  # fmt: skip
 session_filters = together(
     ids_options,
     click.option("--status", type=click.Choice(["active", "ended"]),
-                 help="Only those that go on, or the others."),
+                 help="Only active sessions, or only ended ones."),
     click.option("--flag", metavar="NAME", type=click.Choice(list(FLAGS)),
-                 help="Only those that carry this flag, such as vehicle-shared."),
+                 help="Only sessions with this flag, such as vehicle-shared."),
     click.option("--estimated/--not-estimated", default=None,
-                 help="Only those of which some energy is estimated, or the others."),
-    click.option("--ended-from", type=INSTANT, help="Ended not before this time."),
+                 help="Only sessions with, or without, estimated energy."),
+    click.option("--ended-from", type=INSTANT, help="Ended at this time or later."),
     click.option("--ended-to", type=INSTANT, help="Ended before this time."),
     click.option("--overlapping-from", type=INSTANT,
-                 help="Plugged in at some time from this one on."),
+                 help="Plugged in at some time after this one."),
     click.option("--overlapping-to", type=INSTANT,
                  help="Plugged in at some time before this one."),
 )  # fmt: skip

@@ -37,7 +37,7 @@ def cursor_file_option(what: str) -> Callable[[F], F]:
     return click.option(
         "--cursor-file",
         type=FilePath(dir_okay=False, path_type=Path),
-        help=f"Go on behind the last {what} that was printed; this file remembers it.",
+        help=f"Continue after the last printed {what}, which this file remembers.",
     )
 
 

@@ -56,6 +56,9 @@ class WholeNumber(click.IntRange):
 
     name = "whole number"
 
+    def _describe_range(self) -> str:  # Click writes 1<=x<=10
+        return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+
 
 NEVER = -1  # instead of ms since 1970: there is no end
 
@@ -134,6 +137,6 @@ rate_options = together(
                  help="Requests allowed at once.  [default: the number of --rate]"),
 )  # fmt: skip
 test_option = click.option(
-    "--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_."
+    "--test", is_flag=True, help="A key that begins with ttr_test_ instead of ttr_live_."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

@@ -34,11 +34,11 @@ calendar_zone_option = click.option(
     "zone",
     type=ZONE,
     metavar="ZONE",
-    help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]",
+    help="The time zone of days and hours, such as Europe/Berlin.  [default: UTC]",
 )
 sum_options = together(
-    click.option("--limit", type=WholeNumber(1),
-                 help=f"At most so many.  [default: {MAX_TABLE_ROWS} in a table, else all]"),
+    click.option("--limit", type=WholeNumber(1), metavar="N",
+                 help=f"Show at most this many.  [default: {MAX_TABLE_ROWS} in a table, else all]"),
     click.option("--format", "format", type=click.Choice(FORMATS),
                  help="[default: as the name of FILE says, table in a terminal, else ndjson]"),
     output_option,

@@ -34,7 +34,7 @@ csv_options = together(
                  help="CSV: , ; | or tab.  [default: , or, with --decimal-comma, ;]"),
     click.option("--decimal-comma", is_flag=True, help="CSV: 7,4 in place of 7.4."),
     click.option("--bom", is_flag=True,
-                 help="CSV: begin with the mark by which Excel knows UTF-8."),
+                 help="CSV: begin with the mark by which Excel recognises UTF-8."),
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ output_option = click.option(
     "--output",
     metavar="FILE",
     type=FilePath(dir_okay=False, path_type=Path),
-    help="Not standard output. Whole or not there; .gz is compressed.",
+    help="Write to FILE, which appears when it is complete; .gz is compressed.",
 )
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from tether.cli import stores
 from tether.cli.display.output import show_line, show_table
-from tether.cli.options import SINCE, database_option
+from tether.cli.options import SINCE, WholeNumber, database_option
 from tether.domain.audit import ACTION, AuditEntry, AuditRow, audit_view
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
@@ -22,7 +22,7 @@ AT_ONCE = 1_000
 @click.option("--since", "from_ms", type=SINCE,
               help="From when on: a date, a date-time with a zone, or 7d, 12h ago.")  # fmt: skip
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoke.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
+@click.option("--limit", type=WholeNumber(1), metavar="N", help="Only the newest N.")
 @click.option("--csv", "format", flag_value="csv", help="As CSV.")
 @click.option("--ndjson", "format", flag_value="ndjson", help="As JSON, an entry a line.")
 @click.option("--json", "format", flag_value="json", help="As one JSON array.")
@@ -35,7 +35,7 @@ def audit(
     format: str | None,
     database: str,
 ) -> None:
-    """Show who changed keys, partners and settings, withdrew data or signed in.
+    """Show who changed keys and settings, withdrew data, signed in.
 
     The oldest first. Entries without a partner, such as a refused sign-in with an unknown key, are
     shown, too, unless --partner names one.

@@ -45,16 +45,18 @@ _TITLES = (
 
 @click.command(epilog=_EXAMPLES)
 @click.option("--at", type=INSTANT, help="At this past moment.  [default: now]")
-@click.option("--charger", "charger_id", metavar="ID", help="Of this charger only.")
+@click.option("--charger", "charger_id", metavar="ID", help="Only of this charger.")
 @click.option("--bbox", type=NUMBERS, metavar="W,S,E,N", help="Of chargers in this box, degrees.")
 @click.option("--by", type=click.Choice(["charger", "area"]),
               help="Of each charger, or of each area: a box of a tenth of a degree.")  # fmt: skip
 @click.option("--by-charger", is_flag=True, help="The same as --by charger.")
-@click.option("--from", "from_", type=INSTANT, help="Over time: from this moment on …")
+@click.option("--from", "from_", type=INSTANT, help="Over time: from this moment …")
 @click.option("--to", type=INSTANT, help="… to before this one …  [default: now]")
-@click.option("--step", type=DURATION, help="… at moments so far apart: 15m, 1h.")
+@click.option("--step", type=DURATION, help="… in steps of this length: 15m, 1h.")
 @click.option(
-    "--max-age", type=DURATION, help="Leave out vehicles not heard of for longer: 24h, 7d."
+    "--max-age",
+    type=DURATION,
+    help="Leave out vehicles without an event for longer than this: 24h, 7d.",
 )
 @list_limit_option
 @stale_option

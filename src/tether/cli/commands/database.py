@@ -89,6 +89,8 @@ def copy(source: str, target: str) -> None:
     from tether.storage.copying import copy
 
     from_, to = database_of(source), database_of(target)
+    if not from_.exists():
+        raise SetupError(f"There is no database {from_.describe()}.")
     stores.require_current(from_)
     name = to.describe()
     if name == from_.describe():

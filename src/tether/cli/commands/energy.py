@@ -42,7 +42,7 @@ def _step(text: str) -> str:
 @click.option("--step", type=Parsed("step", _step), default="hour", show_default=True,
               help="15m, 1h, or hour, day, week, month by the clocks of the zone.")  # fmt: skip
 @calendar_zone_option
-@click.option("--by", type=click.Choice(["charger", "area"]), help="Curves of each.")
+@click.option("--by", type=click.Choice(["charger", "area"]), help="A curve for each.")
 @ids_options
 @sum_options
 @stale_allowed_option

@@ -107,13 +107,12 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
         say(f"Changed {one} {id}.")
 
     @group.command(
-        help=f"Delete the {one} ID.\n\nOne with events only with --events erase: then all that was "
-        "reported of it goes too, for good, and followers are told. Backups that were made before "
-        "still have it."
+        help=f"Delete the {one} ID.\n\nIf it has events, this needs --events erase, which "
+        "withdraws and deletes them, too, for good. Earlier backups still have them."
     )
     @click.argument("id")
     @click.option("--events", type=click.Choice(["erase"]), metavar="erase",
-                  help="erase: with all that was reported of it.")  # fmt: skip
+                  help="erase: with all its events.")  # fmt: skip
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @with_client
     def delete(id: str, events: Literal["erase"] | None, yes: bool, client: "Client") -> None:

@@ -41,11 +41,11 @@ MAX_IDS_SHOWN = 5  # in a message
 
 
 def _filters(of: str) -> Callable[[F], F]:
-    """The options that filter events, by the names of the SDK; `of` begins the help of --type."""
+    """The options that filter events, by the names of the SDK; `of` is for the help of --type."""
     return together(
-        click.option("--type", type=EVENT_TYPE, help=f"{of} this type only."),
-        click.option("--charger", "charger_id", metavar="ID", help="At this charger only."),
-        click.option("--vehicle", "vehicle_id", metavar="ID", help="Of this vehicle only."),
+        click.option("--type", type=EVENT_TYPE, help=f"Only {of} this type."),
+        click.option("--charger", "charger_id", metavar="ID", help="Only at this charger."),
+        click.option("--vehicle", "vehicle_id", metavar="ID", help="Only of this vehicle."),
     )
 
 
@@ -54,7 +54,7 @@ order_option = click.option(
     type=click.Choice(["asc", "desc"]),
     default="asc",
     show_default=True,
-    help="As they came in, or the newest first.",
+    help="In the order of arrival, or the newest first.",
 )
 
 
@@ -91,8 +91,8 @@ def post(file: IO[bytes] | None, client: "Client", **options: Any) -> None:
 
 
 @events.command("list")
-@_filters("Of")
-@click.option("--from", "from_", type=INSTANT, help="Not before this time.")
+@_filters("of")
+@click.option("--from", "from_", type=INSTANT, help="At this time or later.")
 @click.option("--to", type=INSTANT, help="Before this time.")
 @order_option
 @list_limit_option
@@ -121,7 +121,7 @@ def list_events(
 @click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MAX_UNASKED}.")
 @with_client
 def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, client: "Client") -> None:
-    """Take back events that were sent by mistake, as if they had never been sent.
+    """Withdraw events that were sent by mistake.
 
     What was withdrawn before does no harm, so the same command can be run again.
     """
@@ -170,7 +170,7 @@ def _event_id(text: str, where: str) -> str:
 
 
 @events.command()
-@_filters("Events of")
+@_filters("events of")
 @order_option
 @list_limit_option
 @lines_option
@@ -182,7 +182,7 @@ def withdrawn(
     client: "Client",
     **filters: Any,
 ) -> None:
-    """List events that were withdrawn, in the order in which they were."""
+    """List withdrawn events, in the order of their withdrawal."""
     found = client.events.withdrawn(order=order, page_size=page_size(limit), **filters)
     show_list(found, limit=limit, as_json=as_json, none_yet="No event was withdrawn.")
 
@@ -204,8 +204,8 @@ def follow(
 ) -> None:
     """Print all events, then each new one as it comes in.
 
-    It does not end by itself, not even in an outage: press Ctrl-C. With --cursor-file it goes on
-    where it ended; --from-now counts for the first time only.
+    It does not end by itself, not even in an outage: press Ctrl-C. With --cursor-file it
+    continues where it ended; --from-now counts for the first time only.
     """
 
     def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Any]":

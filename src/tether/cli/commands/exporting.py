@@ -46,12 +46,12 @@ Examples:
 
 \b
 `tether import` reads CSV and NDJSON of chargers, vehicles and events as they
-are written here. Sessions come of the events.""",
+are written here. Sessions are derived from events.""",
 )
 @click.argument("kind", metavar="|".join(KINDS), type=click.Choice(list(KINDS)))
 @click.option("--from", "from_", type=INSTANT,
-              help="Events, or begun sessions, not before this time.")  # fmt: skip
-@click.option("--to", type=INSTANT, help="Events, or begun sessions, before this time.")
+              help="Events, or starts of sessions, at this time or later.")  # fmt: skip
+@click.option("--to", type=INSTANT, help="Events, or starts of sessions, before this time.")
 @session_filters
 @click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True,
               help="Sessions: the oldest or the newest first.")  # fmt: skip
@@ -59,12 +59,12 @@ are written here. Sessions come of the events.""",
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @output_option
 @click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
-              help="CSV: local times, such as of Europe/Berlin, that spreadsheets take for dates.  "
+              help="CSV: local times of this zone, which spreadsheets recognise.  "
               "[default: instants in UTC]")  # fmt: skip
 @click.option("--bucket", type=click.Choice([unit.value for unit in Unit]),
-              help="Summaries of each of these.")  # fmt: skip
+              help="Summaries: one for each.")  # fmt: skip
 @click.option("--by", type=click.Choice(["charger", "vehicle", "flag", "area"]),
-              help="Summaries of each of these.")  # fmt: skip
+              help="Summaries: one for each.")  # fmt: skip
 @csv_options
 @with_access
 def export(
@@ -78,10 +78,10 @@ def export(
     access: Access,
     **options: Any,
 ) -> None:
-    """Export all chargers, vehicles, events or sessions, or sums of sessions.
+    """Export chargers, vehicles, events, sessions or their sums.
 
-    Events come in the order in which they came in, sessions in that in which they began. Times
-    are dates (their first moment in UTC) or date-times with a zone. Days and other buckets of
+    Events are in the order of their arrival, sessions in the order of their beginning. Times are
+    dates (their first moment in UTC) or date-times with a zone. Days and other buckets of
     summaries are those of --time-zone.
     """
     if kind not in ("events", *SESSION_KINDS) and (from_ or to):

@@ -70,25 +70,26 @@ More: docs/cli.md""",
 )
 @click.argument("file", type=FilePath(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--kind", type=click.Choice([kind.value for kind in Kind]),
-              help="What the file holds.  [default: as its members say]")  # fmt: skip
+              help="What the file contains.  [default: found by its members]")  # fmt: skip
 @click.option("--stamp", is_flag=True,
-              help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
+              help="Accept events without a timestamp, as happening now. Each import stores them "
+              "again.")  # fmt: skip
 @click.option("--map", "columns", type=Parsed("column=member", column_of), multiple=True,
               metavar="COLUMN=MEMBER",
-              help="What a column, or member, is; others are passed over.")  # fmt: skip
+              help="What a column, or a member, is. Other columns are ignored.")  # fmt: skip
 @click.option("--ignore", "ignored", multiple=True, metavar="COLUMN",
-              help="A column, or member, to pass over; once for each.")  # fmt: skip
+              help="Ignore this column, or member. Give it once for each.")  # fmt: skip
 @click.option("--encoding", type=Parsed("encoding", _encoding), default="utf-8", metavar="NAME",
-              help="How the file's letters are written: cp1252, latin-1, utf-16.  "
+              help="The encoding of the text: cp1252, latin-1, utf-16.  "
               "[default: UTF-8]")  # fmt: skip
 @click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
-              help="Of times without one, such as Europe/Berlin.")  # fmt: skip
+              help="The zone of times without one, such as Europe/Berlin.")  # fmt: skip
 @click.option("--date-order", type=click.Choice(["dmy", "mdy"]),
               help="Whether day or month comes first in 05/01/2026.")  # fmt: skip
 @click.option("--separator", type=SEPARATOR,
-              help="Between cells: , ; | or tab.  [default: as the header says]")  # fmt: skip
+              help="Between cells: , ; | or tab.  [default: found in the header]")  # fmt: skip
 @click.option("--decimal-comma", is_flag=True,
-              help="7,4 means 7.4.  [default: where commas do not separate cells]")  # fmt: skip
+              help="7,4 means 7.4.  [default: if commas do not separate cells]")  # fmt: skip
 @click.option("--create-chargers", type=POSITIVE_NUMBER, metavar="KW",
               help="Create the chargers that events name, with this power.")  # fmt: skip
 @click.option("--create-vehicles", type=POSITIVE_NUMBER, metavar="KWH",
@@ -107,7 +108,7 @@ def import_(
     access: Access,
     **options: Any,
 ) -> None:
-    """Import chargers, vehicles, events or a list of sessions from FILE.
+    """Import chargers, vehicles, events or sessions from FILE.
 
     FILE is NDJSON (an object a line), CSV or Parquet; the first two may be gzip, or - for
     standard input. Refused rows are written to a file beside it, with the reasons. To import it

@@ -49,7 +49,7 @@ def list_requests(as_json: bool, database: str) -> None:
 @click.argument("request")
 @click.argument("partner")
 @click.option("--known", is_flag=True,
-              help="PARTNER is there already: the key opens all that it has.")  # fmt: skip
+              help="PARTNER exists already: the key gives access to all its data.")  # fmt: skip
 @rate_options
 @click.option("--for", "lasts_ms", type=DURATION,
               help="How long the key works, from when it is claimed: 90d, 12h.  [default: until "

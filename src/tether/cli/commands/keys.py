@@ -47,7 +47,7 @@ def keys() -> None:
 @click.option("--expires", "expires_ms", type=WHEN,
               help="When it stops working: a date (00:00 UTC), a date-time with a zone, or 90d, "
               "12h, 30m from now.  [default: never]")  # fmt: skip
-@click.option("--read-only", is_flag=True, help="Let it read, not write.")
+@click.option("--read-only", is_flag=True, help="A key that may read, and not write.")
 @test_option
 @click.option("--create", "force", is_flag=True,
               help="Make the database if there is none, also while a server runs here on another.",
@@ -103,10 +103,10 @@ def list_keys(partner: str | None, as_json: bool, database: str) -> None:
 @click.option("--name", help="What the key is for.")
 @click.option("--rate", type=RATE, help="Requests allowed: 100 (a second), 90/min, 5000/h.")
 @click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
-              help="Requests allowed at once.  [default: as it is, or the number of --rate where "
+              help="Requests allowed at once.  [default: unchanged, or the number of --rate if "
               "it was that]")  # fmt: skip
 @click.option("--expires", "expires_ms", type=WHEN_OR_NEVER,
-              help="When it stops working, as in create; never lets it work for good.",
+              help="When it stops working, as in create, or never.",
               )  # fmt: skip
 @database_option
 def set_key(
@@ -155,7 +155,7 @@ async def revoke(store: Store, now_ms: int, prefix: str) -> None:
 @keys.command()
 @click.argument("prefix")
 @click.option("--overlap", "overlap_ms", type=DURATION, default="24h", show_default=True,
-              help="How long the old key works on: 24h, 30m, 0.")  # fmt: skip
+              help="How long the old key still works: 24h, 30m, 0.")  # fmt: skip
 @click.option("--expires", "expires_ms", type=WHEN,
               help="When the new key stops working, as in create.  [default: it lives as long as "
               "the old one was to live]")  # fmt: skip

@@ -20,7 +20,7 @@ from tether.server.store import Store
 
 @click.group(cls=OrderedGroup)
 def partners() -> None:
-    """List, show, rename and delete partners; set how long their events are kept.
+    """List, show, rename and delete partners; set their retention.
 
     A partner comes with its first key: tether keys create PARTNER
     """
@@ -142,7 +142,7 @@ PERIOD = Parsed("duration", _parse_period)  # ms; 0 means for ever
               help="Refused requests: 7d, forever or default.")  # fmt: skip
 @click.option("--attempts", "attempts_ms", type=PERIOD, metavar="AGE",
               help="Attempts of webhooks: 30d, forever or default.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Do not ask in a terminal.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @database_option
 def retention(

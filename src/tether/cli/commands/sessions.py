@@ -52,11 +52,11 @@ Examples:
 """
 _CHANGES_FILTERS = {"charger_id", "vehicle_id", "from_", "to", "updated_from"}
 _begun_options = together(
-    click.option("--from", "from_", type=INSTANT, help="Begun not before this time."),
+    click.option("--from", "from_", type=INSTANT, help="Begun at this time or later."),
     click.option("--to", type=INSTANT, help="Begun before this time."),
 )
 _updated_from_option = click.option(
-    "--updated-from", type=INSTANT, help="Only what changed at this time or later."
+    "--updated-from", type=INSTANT, help="Changed at this time or later."
 )
 
 
@@ -70,7 +70,7 @@ def sessions() -> None:
 @session_filters
 @_updated_from_option
 @click.option("--stale", "silent_ms", type=DURATION, metavar="AGE",
-              help="Active ones not heard of for so long, such as 7d.")  # fmt: skip
+              help="Active sessions without an event for this long, such as 7d.")  # fmt: skip
 @click.option("--order", type=click.Choice(["asc", "desc"]),
               help="The oldest or the newest first.  [default: desc in a terminal, else asc]",
               )  # fmt: skip
@@ -87,7 +87,7 @@ def list_sessions(
     client: "Client",
     **filters: Any,
 ) -> None:
-    """List your sessions in the order in which they began, in a terminal the newest first.
+    """List your sessions, in a terminal the newest first.
 
     With --updated-from in the order in which they last changed, and removed ones with them. Times
     are dates (their first moment in UTC) or date-times with a zone. In a table, ~ marks energy
@@ -116,7 +116,7 @@ def list_sessions(
             page_size=page_size(limit),
             stale_allowed=stale_allowed,
         )
-        none = "Every active session was heard of since."
+        none = "Every active session has had an event since."
         show = partial(show_rows, silent_sessions(now))
         show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
         return
@@ -131,12 +131,10 @@ def list_sessions(
 
 
 @sessions.command("summary")
-@click.option(
-    "--bucket", type=click.Choice([unit.value for unit in Unit]), help="Sums of each of these."
-)
+@click.option("--bucket", type=click.Choice([unit.value for unit in Unit]), help="A sum for each.")
 @calendar_zone_option
 @click.option("--by", type=click.Choice(["charger", "vehicle", "flag", "area"]),
-              help="Sums of each of these.")  # fmt: skip
+              help="A sum for each.")  # fmt: skip
 @_begun_options
 @session_filters
 @sum_options
@@ -149,7 +147,7 @@ def summarize(
     access: Access,
     **options: Any,
 ) -> None:
-    """Show what your sessions have together: energy, times, powers, utilisation.
+    """Sum up your sessions: energy, times, powers, utilisation.
 
     docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
     numbers are rounded.
@@ -171,7 +169,7 @@ def summarize(
 @object_option
 @with_client
 def get_session(id: str, stale_allowed: bool, as_json: bool, client: "Client") -> None:
-    """Show the session ID: its charge periods, and what is odd about it."""
+    """Show the session ID, its charge periods and its flags."""
     with not_found_as_message(f"There is no session {id}."):
         session = client.sessions.get(id, stale_allowed=stale_allowed)
     show_one(session, show_session, as_json=as_json)
@@ -216,10 +214,10 @@ def follow(
     as_json: bool,
     access: Access,
 ) -> None:
-    """Print all sessions, then each again that changes, as it is then.
+    """Print all sessions, then each session that changes.
 
     One that a late event did away with comes with the status removed. Never ends by itself, not by
-    an outage either; Ctrl-C ends it. With --cursor-file it goes on where it was.
+    an outage either; Ctrl-C ends it. With --cursor-file it continues where it was.
     """
 
     def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Session]":

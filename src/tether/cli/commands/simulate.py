@@ -55,11 +55,11 @@ Examples:
 @click.option("--vehicles", default=80, type=WholeNumber(1), show_default=True, metavar="N",
               help="How many vehicles.")  # fmt: skip
 @click.option("--speed", default="60", type=Parsed("number", _speed), show_default=True,
-              help="Simulated seconds in a second; 1 is as in reality.")  # fmt: skip
+              help="Simulated seconds in a second; 1 is real time.")  # fmt: skip
 @click.option("--seed", type=WholeNumber(0), metavar="N",
-              help="For the same fleet and events again.")  # fmt: skip
+              help="The same number gives the same fleet and events.")  # fmt: skip
 @click.option("--from", "from_", type=INSTANT,
-              help="Where simulated time begins.  [default: so as to end about now]")  # fmt: skip
+              help="Where simulated time begins.  [default: so that it ends now]")  # fmt: skip
 @click.option("--for", "length_ms", type=DURATION,
               help="How much simulated time: 8h, 7d.  [default: until stopped]")  # fmt: skip
 @click.option("--until", type=INSTANT, help="Where simulated time ends.")
@@ -81,7 +81,7 @@ def simulate(
     """Simulate a fleet that arrives, charges and leaves.
 
     Vehicles as in real sessions, chargers where Shenzhen has them, arrivals by the time of day
-    there. Simulated time never runs ahead of the clock: when it has caught up, it goes on live.
+    there. Simulated time never runs ahead of the clock: when it has caught up, it continues live.
     The same --seed, --from and numbers give the same events, which can be sent again without harm.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed

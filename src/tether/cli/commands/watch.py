@@ -41,8 +41,8 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--charger", metavar="ID", help="At this charger only.")
-@click.option("--vehicle", metavar="ID", help="This vehicle only.")
+@click.option("--charger", metavar="ID", help="Only at this charger.")
+@click.option("--vehicle", metavar="ID", help="Only this vehicle.")
 @click.option("--cursor", metavar="CURSOR", help="Begin after the line with this cursor, or "
               "with `start` at the first event.")  # fmt: skip
 @lines_option
@@ -50,10 +50,10 @@ Examples:
 def watch(
     charger: str | None, vehicle: str | None, cursor: str | None, as_json: bool, access: Access
 ) -> None:
-    """Show which vehicles are plugged in, and what they do, as it changes.
+    """Show which vehicles are plugged in, and follow the changes.
 
     In a pipe, or with --json, it prints each event or withdrawal, and then the states that it
-    changes: one a line, each with the cursor from which to go on. It does not end by itself, not
+    changes: one a line, each with its cursor. It does not end by itself, not
     even in an outage: press Ctrl-C.
     """
     with access.client(patient=True) as client:

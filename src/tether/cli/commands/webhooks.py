@@ -46,21 +46,21 @@ type_option = click.option(
     "types",
     multiple=True,
     type=click.Choice([kind.value for kind in MessageType]),
-    help="These messages only; may be given several times.  [default: all]",
+    help="Only these messages. Give it again for more.  [default: all]",
 )
 
 
 _settings = together(
     type_option,
-    click.option("--charger", "charger_id", metavar="ID", help="About this charger only."),
-    click.option("--vehicle", "vehicle_id", metavar="ID", help="About this vehicle only."),
+    click.option("--charger", "charger_id", metavar="ID", help="Only about this charger."),
+    click.option("--vehicle", "vehicle_id", metavar="ID", help="Only about this vehicle."),
     click.option("--from", "from_", metavar="PLACE",
                  help="Where to begin: now, start, or a cursor of events or of the stream."),
     click.option("--max-batch", type=WholeNumber(1, MAX_IN_BATCH), metavar="N",
-                 help="How many messages a request may have."),
+                 help="The most messages in a request."),
     click.option("--rate", "rate_per_second", type=POSITIVE_NUMBER, metavar="N",
                  help="The most requests in a second."),
-    click.option("--description", metavar="TEXT", help="For yourself."),
+    click.option("--description", metavar="TEXT", help="A note for yourself."),
 )  # fmt: skip
 """The options that `create` and `set` share."""
 
@@ -125,7 +125,7 @@ def create(
 @object_option
 @_with_client
 def get(id: str, as_json: bool, client: "Client") -> None:
-    """Show the webhook ID, and what it has not had yet."""
+    """Show the webhook ID, and what it has not received yet."""
     show_one(client.webhooks.get(_full_id(client, id)), _show, as_json=as_json)
 
 
@@ -173,7 +173,7 @@ def delete(id: str, yes: bool, client: "Client") -> None:
 @object_option
 @_with_client
 def test(id: str, as_json: bool, client: "Client") -> None:
-    """Send a test message to the webhook ID, and say what came of it."""
+    """Send a test message to the webhook ID, and show the result."""
     outcome = client.webhooks.test(_full_id(client, id))
     show_one(outcome, lambda one: say(_outcome(one)), as_json=as_json)
     if not outcome.succeeded:
@@ -197,11 +197,11 @@ def attempts(id: str, failed: bool, limit: int | None, as_json: bool, client: "C
 
 @webhooks.command()
 @click.argument("id")
-@click.option("--message", "message_id", metavar="ID", help="This message.")
-@click.option("--failed-since", type=INSTANT, help="Those which failed for good since this time.")
+@click.option("--message", "message_id", metavar="ID", help="Only this message.")
+@click.option("--failed-since", type=INSTANT, help="Messages that finally failed since this time.")
 @click.option(
     "--from", "from_", metavar="PLACE",
-    help="Everything from there on: start, or a cursor of events or of the stream.",
+    help="Everything from this place: start, or a cursor of events or of the stream.",
 )  # fmt: skip
 @_with_client
 def replay(id: str, client: "Client", **wanted: str | None) -> None:
@@ -220,7 +220,7 @@ def replay(id: str, client: "Client", **wanted: str | None) -> None:
 @webhooks.command()
 @click.argument("id")
 @click.option(
-    "--overlap", type=click.IntRange(0, 604_800), metavar="SECONDS",
+    "--overlap", type=WholeNumber(0, 604_800), metavar="SECONDS",
     help="How long the old secret signs, too.  [default: a day]",
 )  # fmt: skip
 @object_option

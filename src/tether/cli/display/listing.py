@@ -21,17 +21,20 @@ MAX_PAGE = 1000  # of the API
 list_limit_option = click.option(
     "--limit",
     type=WholeNumber(1),
-    help=f"At most so many.  [default: {MAX_TABLE_ROWS} in a terminal, else all]",
+    metavar="N",
+    help=f"Show at most this many.  [default: {MAX_TABLE_ROWS} in a terminal, else all]",
 )
 lines_option = click.option(
-    "--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe."
+    "--json", "as_json", is_flag=True, help="Print objects, one a line, as in a pipe."
 )
 _flag_of_stale = partial(
-    click.option, is_flag=True, help="What is derived by now, also if more events wait."
+    click.option, is_flag=True, help="Show what is derived by now, even if more events wait."
 )
 stale_option = _flag_of_stale("--stale-allowed", "--stale", "stale_allowed")
 stale_allowed_option = _flag_of_stale("--stale-allowed", "stale_allowed")
-object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
+object_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the object, as in a pipe."
+)
 
 
 def page_size(limit: int | None, most: int = MAX_PAGE) -> int:

@@ -1,5 +1,6 @@
 """A database of a PostgreSQL server: its address, its schema, its epoch, and how it is copied."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -206,7 +207,8 @@ def _conninfo(url: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """The message in one line. Each of its lines, such as a hint, is a sentence."""
+    return " ".join(re.sub(r"(?<=[^\s.:?!])\s*\n(?=\s*\S)", ". ", str(error)).split())
 
 
 def _is_direct(session: Session) -> bool:

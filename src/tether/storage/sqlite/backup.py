@@ -128,6 +128,8 @@ def restore(source: Path, database: SqliteFile, progress: Callable[[float], None
     database.
     """
     target = database.file
+    if source.is_dir():
+        raise SetupError(f"{source} is a folder: name a backup in it.")
     if not source.is_file():
         raise SetupError(f"There is no file {source}.")
     if target.exists() and target.samefile(source):
