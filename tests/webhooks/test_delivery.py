@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +48,31 @@ def wait(condition: Any, seconds: float = 60) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
+
+
+def test_a_change_counts_for_the_next_request(
+    client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def answer(one: Received) -> None:
+        if one.path == path:
+            began.set()
+            may_end.wait(60)
+
+    receiver.answer = answer
+    hook = add(client, receiver.url + path, types=["event.created"])
+    ids = [post(client, type="VEHICLE_CHARGE_UPDATED", stateOfCharge=soc) for soc in range(40, 45)]
+    began.wait(60)
+    moved = {"url": f"{receiver.url}{path}-new"}
+    client.patch(f"/webhooks/{hook['id']}", json=moved).raise_for_status()
+    add(client, f"{receiver.url}{path}-other", types=["event.created"])
+    post(client)
+    receiver.wait_for(f"{path}-other", 1)  # so the server has looked for changes since
+    may_end.set()
+    received = receiver.wait_for(f"{path}-new", len(ids))
+    assert ids_of(received)[: len(ids)] == [f"event_created_{id}" for id in ids]
+    assert len(receiver.at(path)) == 1
 
 
 def test_events_in_order_signed(client: httpx.Client, receiver: Receiver, path: str) -> None:
@@ -201,6 +227,20 @@ def test_a_failure_is_tried_again(client: httpx.Client, receiver: Receiver, path
     failed = client.get(f"/webhooks/{hook['id']}/attempts?failed=true&limit=1")
     assert len(failed.json()) == 1
     assert "next" in failed.headers["link"]
+
+
+@pytest.mark.parametrize("pause", ["999999", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_retry_after_is_obeyed_up_to_an_hour(
+    client: httpx.Client, receiver: Receiver, path: str, pause: str
+) -> None:
+    busy = (503, {"Retry-After": pause}, b"")
+    receiver.answer = lambda one: busy if one.path == path else None
+    hook = add(client, receiver.url + path, types=["event.created"])
+    post(client)
+    next_at = wait(lambda: client.get(f"/webhooks/{hook['id']}").json().get("nextTryAt"))
+    (attempt,) = wait(lambda: client.get(f"/webhooks/{hook['id']}/attempts").json())
+    waits = datetime.fromisoformat(next_at) - datetime.fromisoformat(attempt["at"])
+    assert 3600 <= waits.total_seconds() < 3700
 
 
 def test_410_ends_it_and_a_test_begins_again(

@@ -94,9 +94,13 @@ def test_what_is_sent_while_other_types_are_set_counts_no_more(
 
     async def save(stored: Webhooks, partner: int) -> None:
         (claimed,) = found
+        # Nobody else delivers until the process that holds the lease notices the change.
+        assert not await stored.claim("other", [(partner, id)], 10**14 + 5, 10**14 + 20)
+        assert await stored.fences("lease", [(partner, id)]) == {(partner, id): claimed.fence + 1}
         sent = replace(claimed.webhook, position=LogPosition(seq=99))
         await stored.save("lease", [Progress(sent, claimed.fence, 0)], [], [], [])
         assert (await stored.get(partner, id)).position.seq < 99
+        assert await stored.claim("other", [(partner, id)], 10**14 + 5, 10**14 + 20)
 
     in_store(server, client, claim)
     types = {"types": ["event.created", "event.withdrawn"]}

@@ -2,7 +2,7 @@
 
 A process that delivers to an endpoint holds its lease. It stores its progress only if the `fence`
 of the endpoint is still the same. Every claim of the lease changes the fence, and so does a change
-by the owner.
+by the owner. Then the process notices that, releases the lease, and the next one starts anew.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,12 +45,12 @@ EXPIRED_AT_ONCE = 500  # attempts in a transaction; other writes wait for it
 
 # Endpoints ----------------------------------------------------------------------------------------
 
-_FILTERS = ("types", "charger_id", "vehicle_id")
 _POSITION = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
 _COLUMNS = (
-    "partner", "id", "url", *_FILTERS, "description", "enabled", "max_batch", "rate_mhz",
-    "signature", "secret", "old_secret", "old_until_ms", "created_ms", *_POSITION, *_DELIVERY,
+    "partner", "id", "url", "types", "charger_id", "vehicle_id", "description", "enabled",
+    "max_batch", "rate_mhz", "signature", "secret", "old_secret", "old_until_ms", "created_ms",
+    *_POSITION, *_DELIVERY,
 )  # fmt: skip
 
 
@@ -165,6 +165,13 @@ WHERE webhooks.partner = h.partner AND webhooks.id = h.id
   AND webhooks.lease = $1 AND webhooks.lease_ms > 0
 """
 
+FENCES = f"""
+WITH {batch("held", "partner BIGINT", "id")}
+SELECT w.partner, w.id, w.fence FROM webhooks w
+JOIN held h ON h.partner = w.partner AND h.id = w.id
+WHERE w.partner > $1 AND w.lease = $3
+"""
+
 
 class Progress(NamedTuple):
     """The endpoint with its position and delivery after some requests under its lease."""
@@ -184,6 +191,12 @@ UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in ("lease_ms", *_S
 FROM done d
 WHERE webhooks.partner = d.partner AND webhooks.id = d.id
   AND webhooks.lease = $1 AND webhooks.fence = d.fence
+"""
+RELEASE_CHANGED = f"""
+WITH {batch("ended", "partner BIGINT", "id", "fence BIGINT")}
+UPDATE webhooks SET lease_ms = 0 FROM ended e
+WHERE webhooks.partner = e.partner AND webhooks.id = e.id
+  AND webhooks.lease = $1 AND webhooks.fence <> e.fence
 """
 
 
@@ -330,14 +343,14 @@ class Webhooks:
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
-        """Sets these fields. If they concern position, delivery or filters, the current lease ends.
-        The next one starts from the stored fields. Raises NotFound.
+        """Sets these fields. A process that delivers stops soon, and the next one starts from the
+        stored fields. Raises NotFound.
         """
         row = row_of(fields)
         assigned = [f"{name} = ${number}" for number, name in enumerate(row, start=3)]
-        if row.keys() & {*_POSITION, *_DELIVERY, *_FILTERS}:
-            assigned += ["fence = fence + 1", "lease_ms = 0"]
-        sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
+        sql = f"""
+UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 AND id = $2
+"""
         changed, *_ = await self._engine.write_all(
             Statement(sql, (partner, webhook_id, *row.values())),
             *where_found(also, THIS, partner, webhook_id),
@@ -402,6 +415,13 @@ class Webhooks:
         """Extends the leases of these endpoints that the process still holds."""
         await self._engine.write(RENEW, lease, batch_of(held), until_ms)
 
+    async def fences(
+        self, lease: str, held: Iterable[tuple[int, str]]
+    ) -> dict[tuple[int, str], int]:
+        """The fences of these endpoints, of those that exist and have this lease."""
+        rows = await self._engine.scan(FENCES, 0, batch_of(held), lease)
+        return {(partner, id): fence for partner, id, fence in rows}
+
     async def save(
         self,
         lease: str,
@@ -410,9 +430,14 @@ class Webhooks:
         unparked: Sequence[tuple[int, str, str]],
         attempts: Sequence[Attempt],
     ) -> None:
-        """Stores the progress of endpoints whose leases are still held, and the other rows."""
+        """Stores the progress of endpoints that were not changed meanwhile, and the other rows."""
+        ended = [
+            (one.endpoint.partner, one.endpoint.id, one.fence)
+            for one in progress if not one.lease_ms
+        ]  # fmt: skip
         batches: list[tuple[str, tuple[object, ...], Sequence[object]]] = [
             (SAVE, (lease,), [_saved_row(one) for one in progress]),
+            (RELEASE_CHANGED, (lease,), ended),
             (PARK, (), parked),
             (UNPARK, (), unparked),
             (self._add_attempts, (), attempts),

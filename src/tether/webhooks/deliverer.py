@@ -52,7 +52,7 @@ class Deliverer:
         self._now_ms = now_ms
         self._metrics = metrics
         self._progress = ProgressWriter(store.webhooks, token_hex(8))
-        self._workers: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._workers: dict[tuple[int, str], tuple[EndpointWorker, asyncio.Task[None]]] = {}
         self._counted_at = 0.0
 
     async def run(self) -> None:
@@ -76,11 +76,19 @@ class Deliverer:
         await self._progress.write()
         if self._workers:
             await self._progress.renew_leases(list(self._workers), self._lease_end_ms())
+            await self._compare_fences()
         if most := min(CLAIMED_AT_ONCE, MAX_WORKERS - len(self._workers)):
             await self._claim(most)
         if monotonic() - self._counted_at >= COUNTED_S:
             self._counted_at = monotonic()
             self._metrics.webhooks(await self._stored.counts())
+
+    async def _compare_fences(self) -> None:
+        """Tells the workers whose endpoints were changed or deleted."""
+        workers = {key: worker for key, (worker, _) in self._workers.items()}
+        fences = await self._stored.fences(self._progress.lease, workers)
+        for key, worker in workers.items():
+            worker.compare(fences.get(key))
 
     async def _claim(self, most: int) -> None:
         """Starts workers for endpoints that are due and free."""
@@ -95,7 +103,8 @@ class Deliverer:
                 claimed=claimed, claimed_at=began,
             )  # fmt: skip
             key = claimed.webhook.partner, claimed.webhook.id
-            task = self._workers[key] = asyncio.create_task(worker.run())
+            task = asyncio.create_task(worker.run())
+            self._workers[key] = worker, task
             task.add_done_callback(lambda _, key=key: self._workers.pop(key))  # type: ignore[misc]
 
     def _lease_end_ms(self) -> int:
@@ -109,7 +118,7 @@ class Deliverer:
         return outcome
 
     async def _end(self) -> None:
-        tasks = list(self._workers.values())
+        tasks = [task for _, task in self._workers.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_S)
         for task in tasks:

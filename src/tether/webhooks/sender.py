@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ class Sender:
             answer.status,
             _error_of(answer.status),
             answer.body.decode("utf-8", "replace")[:LONGEST_ANSWER],
-            _retry_after_s(answer.retry_after),
+            _retry_after_s(answer.retry_after, now_ms),
         )
 
     def _headers(
@@ -122,6 +123,13 @@ def _error_of(status: int) -> str:
     return f"The answer was {status}."
 
 
-def _retry_after_s(text: str | None) -> int | None:
-    """The seconds in a Retry-After header. A header with a date is ignored."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
+def _retry_after_s(text: str | None, now_ms: int) -> int | None:
+    """The seconds that a Retry-After header asks for, as a number or by a date."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    try:
+        return round(parsedate_to_datetime(text).timestamp() - now_ms / 1000)
+    except (ValueError, OverflowError):  # it is neither
+        return None

@@ -46,6 +46,10 @@ Post: TypeAlias = Callable[[Endpoint, Sequence[Message]], Awaitable[Outcome]]
 """Sends these messages to the endpoint in one request."""
 
 
+class LeaseLost(Exception):
+    """Another process may deliver to the endpoint, or its owner has changed or deleted it."""
+
+
 class EndpointWorker:
     """Sends to an endpoint under its lease, for a slice of time."""
 
@@ -60,11 +64,18 @@ class EndpointWorker:
         self._now_ms = now_ms
         self._claimed = claimed
         self._claimed_at = claimed_at
+        self._was_changed = False
         # It is changed after each request.
         self._endpoint = replace(claimed.webhook, due_ms=now_ms())
         self._next_at = 0.0
         self._reported_at = monotonic()
         self._ends_at = monotonic() + SLICE_S
+
+    def compare(self, fence: int | None) -> None:
+        """Takes the stored fence, None if there is no endpoint any more. If it is another one, this
+        sends no more requests.
+        """
+        self._was_changed = fence != self._claimed.fence
 
     async def run(self) -> None:
         """Sends messages until there are no more, a request fails, or the slice is over."""
@@ -75,7 +86,7 @@ class EndpointWorker:
             for turn in turns:
                 if not self._endpoint.stopped and not self._is_over():
                     await turn()
-        except Unavailable:
+        except (Unavailable, LeaseLost):
             pass
         except Exception as error:
             self._change(due_ms=self._now_ms() + AFTER_BUG_MS)
@@ -106,8 +117,6 @@ class EndpointWorker:
         """Sends the first message, or as many as fit into one request. Returns whether to continue
         with the next ones.
         """
-        if not self._progress.has_lease(self._claimed_at):
-            return False
         batch = self._batch(steps)
         outcome = await self._send([step.message for step in batch if step.message])
         if not outcome.error:
@@ -165,8 +174,6 @@ class EndpointWorker:
     async def _send_parked(self) -> None:
         """Sends the parked messages that are due."""
         for parked in await self._messages.parked_due(self._endpoint, PARKED_AT_ONCE):
-            if not self._progress.has_lease(self._claimed_at):
-                return
             message = await self._messages.of_id(self._endpoint, parked.id)
             if message is None:
                 self._progress.unpark(parked)
@@ -186,10 +193,12 @@ class EndpointWorker:
                 return
 
     async def _send(self, messages: list[Message]) -> Outcome:
-        """Sends one request, at the rate that the endpoint allows."""
+        """Sends one request, at the rate that the endpoint allows. Raises LeaseLost."""
         wait_s = self._next_at - monotonic()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
+        if self._was_changed or not self._progress.has_lease(self._claimed_at):
+            raise LeaseLost
         if self._endpoint.rate_mhz:
             self._next_at = monotonic() + 1000 / self._endpoint.rate_mhz
         return await self._post(self._endpoint, messages)
