@@ -994,3 +994,99 @@ case("discharge: the meter falls below zero and on", """
     09:30 updated C1 e=-6
     09:30 disconnected C1
 """, "C1 -6")  # fmt: skip
+
+# Which charge a report is of, by its own time and energy ------------------------------------------
+
+case("a stop comes while the vehicle is charged again, an hour after its charge ended", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    10:00 disconnected C1
+    10:01 connected C1
+    10:02 started C1 p=11
+    10:15 stopped C1 e=10 t=3600
+    11:02 stopped C1 e=8 t=3600
+    11:10 disconnected C1
+""", "C1 10 !event-after-disconnect\nC1 8")  # fmt: skip
+case("a stop comes during the second charge of the next session", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 disconnected C1
+    10:00 connected C1
+    10:00 started C1
+    11:00 stopped C1 e=7 t=3600
+    11:30 started C1
+    11:40 stopped C1 e=9 t=3500
+    12:30 stopped C1 e=8 t=3600
+    12:40 disconnected C1
+""", "C1 9\nC1 15")  # fmt: skip
+case("a stop just after the unplug, of a charge without a start, after another one", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 stopped C1 e=8 t=3600
+    11:00 disconnected C1
+    11:01 stopped C1 e=5 t=1800
+    11:02 stopped C1 e=5 t=1800
+    11:30 connected C2
+""", "C1 13 !start-missing\nC2 - here")  # fmt: skip
+case("an update repeats the report of an earlier session", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 stopped C1 e=8 t=3600
+    09:10 disconnected C1
+    09:20 connected C1
+    09:20 started C1
+    09:50 stopped C1 e=3 t=1800
+    11:30 updated C1 e=8 t=3600
+    12:00 disconnected C1
+""", "C1 8\nC1 3")  # fmt: skip
+case("the same on two days, and no starts", """
+    08:00 connected C1
+    09:00 stopped C1 e=8 t=3600
+    09:10 disconnected C1
+    +1 08:00 connected C1
+    +1 09:00 stopped C1 e=8 t=3600
+    +1 09:10 disconnected C1
+""", "C1 8\nC1 8")  # fmt: skip
+case("a stop is lost, the next charge takes more, and its time shows that it is another one", """
+    08:00 connected C1
+    08:00 started C1
+    08:30 updated C1 e=4 s=30
+    10:00 started C1
+    10:30 updated C1 e=5 s=40
+    11:00 stopped C1 e=9 t=3600 s=50
+    11:10 disconnected C1
+""", "C1 13 !start-repeated")  # fmt: skip
+case("the same with an update in place of the stop", """
+    08:00 connected C1
+    08:00 started C1
+    08:30 updated C1 e=4 s=30
+    10:00 started C1
+    10:30 updated C1 e=5 s=40
+    11:00 updated C1 e=9 t=3600 s=50
+    11:10 disconnected C1
+""", "C1 13 !start-repeated")  # fmt: skip
+case("a charge started again, its time shows that it is the same one", """
+    08:00 connected C1
+    08:00 started C1
+    08:30 updated C1 e=4 s=30
+    09:00 started C1
+    09:30 updated C1 e=8 s=40
+    10:00 stopped C1 e=9 t=7200 s=50
+    10:10 disconnected C1
+""", "C1 9 !start-repeated")  # fmt: skip
+case("a charge started again without a power, and more energy than the power before it gives", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    08:50 started C1
+    09:00 stopped C1 e=10
+    09:10 disconnected C1
+""", "C1 10 !start-repeated")  # fmt: skip
+case("a stop without a time, repeated just after the next start", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 stopped C1 e=10
+    09:30 started C1
+    09:35 stopped C1 e=10
+    10:30 stopped C1 e=9
+    10:40 disconnected C1
+""", "C1 19 !stop-repeated")  # fmt: skip

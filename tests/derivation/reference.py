@@ -170,13 +170,6 @@ def had_time_for(session: SessionRecord, time: Decimal) -> bool:
     return time * 1000 <= stop - start + ABOUT
 
 
-def has_lasted(session: SessionRecord, time: Decimal) -> bool:
-    if not (charges := charges_of(session)):
-        return False
-    start, stop = meant(charges, time)
-    return abs(stop - start - time * 1000) <= ABOUT
-
-
 def plugs_in(sessions: list[SessionRecord], event: Event) -> bool:
     """Whether the event is evidence that the vehicle was plugged in there anew."""
     if not sessions:
@@ -240,22 +233,27 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
     if not time and not energy:
         return None
     free = period["start"] if period and time is None else session["start"]
-    if session["periods"] and not period and session["periods"][-1]["energy"] is not None:
-        last = session["periods"][-1]
-        free = last["stop"]
+    ended = session["periods"][:-1] if period else session["periods"]
+    if ended and ended[-1]["energy"] is not None:
+        last = ended[-1]
+        free = max(free, last["stop"])
         same_start = abs(ms - whole(time or Decimal(0)) - last["start"]) <= ABOUT
         if same_start or is_again(account(last), energy, time):
             return None
     left: Any = left_at(sessions, event)
-    if left is None or (time is not None and time * 1000 <= ms - free + ABOUT):
+    if left is None:
         return None
     if time is None:
         power = left.get("power", highest(left))
         known = power is not None and energy is not None and charges_of(left)
         fits = bool(known) and not allows(power, energy or Decimal(0), ms - free)
     else:
-        fits = has_lasted(left, time) if period else had_time_for(left, time)
-        fits = fits or is_known(left, energy, time)
+        again = energy is not None and is_known(left, energy, time)
+        if time * 1000 > ms - free + ABOUT:
+            fits = again or had_time_for(left, time)
+        else:
+            idle = event["kind"] == "CHARGE_UPDATED" and not event.get("chargePower")
+            fits = again and idle and period is None
     return left if fits else None
 
 
@@ -328,7 +326,11 @@ def tell_late(session: SessionRecord, event: Event) -> None:
     if None not in (energy, time) and any(is_again(one, energy, time) for one in known):
         return
     period = session["periods"][-1]
-    if charges := charges_of(session):
+    if unseen(session, event):
+        long = whole(time or Decimal(0))
+        period = begin(session, max(period["stop"], session["end"] - long), missing=True)
+        period["stop"] = session["end"]
+    elif charges := charges_of(session):
         start, stop = meant(charges, time)
         missing = [one for one in session["periods"] if is_unreported(one)]
         period = next(one for one in missing[::-1] if one["start"] == start and one["stop"] <= stop)
@@ -343,6 +345,19 @@ def tell_late(session: SessionRecord, event: Event) -> None:
         session["flags"].add("charged-time-too-long")
     period.update(stop_missing=False, cut=False, reported=ms)
     tell(period, energy, time)
+
+
+def unseen(session: SessionRecord, event: Event) -> bool:
+    """Whether a late report is of a charge between the last one and the unplug that nothing else
+    told of.
+    """
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    if charges_of(session) or event["kind"] != "CHARGE_STOPPED" or not energy or time is None:
+        return False
+    free = session["periods"][-1]["stop"] - ABOUT
+    new = all(one["time"] != time for one in session["periods"])
+    long = whole(time)
+    return new and event["ms"] - long >= free and session["end"] - long >= free
 
 
 def unplug(session: SessionRecord, ms: int) -> None:
@@ -518,7 +533,7 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
     if energy is None:
         return period is None and event["kind"] == "CHARGE_STOPPED"
     if period:
-        return energy == told and not power_allows(period, energy, ms - period["start"])
+        return energy == told and not power_allows(period, energy, ms - period["start"], last)
     if energy == told:
         return True
     if last["energy"] is None:
@@ -532,22 +547,38 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
 def joined(session: SessionRecord, event: Event) -> Period:
     """Joins charges that repeated starts have cut, if the event shows that they are one."""
     periods, energy = session["periods"], event.get("chargedEnergy")
+    if "chargedTime" in event:
+        part(periods, event)
     while len(periods) > 1 and periods[-2]["cut"]:
         one, two = periods[-2:]
+        before = None
         if "chargedTime" in event:
             begun = event["ms"] - event["chargedTime"] * 1000
             same = abs(begun - one["start"]) < abs(begun - two["start"])
         elif energy is None or two["meters"]:
             same = False
-        elif one["meters"]:
-            same = energy >= one["meters"][-1]
         else:
-            same = not power_allows(two, energy, event["ms"] - two["start"])
+            possible = power_allows(two, energy, event["ms"] - two["start"], one)
+            same = energy >= one["meters"][-1] if one["meters"] else not possible
+            before = {**one, "meters": [*one["meters"]], "before": None} if possible else None
         if not same:
             break
         join(one, periods.pop())
+        one["before"] = before
     last: Period = periods[-1]
     return last
+
+
+def part(periods: list[Period], event: Event) -> None:
+    """Parts what only the meter joined, if the report's time goes back to the second start only."""
+    last, begun = periods[-1], event["ms"] - event["chargedTime"] * 1000
+    one = last.get("before")
+    last["before"] = None
+    if one and abs(begun - one["start"]) >= abs(begun - one["stop"]):
+        if one["meters"][:-1] == last["meters"][:-1]:
+            last["meters"] = last["meters"][-1:]
+        last.update(start=one["stop"], start_missing=False, soc0=one["soc1"])
+        periods.insert(-1, one)
 
 
 def join(one: Period, two: Period) -> None:
@@ -578,8 +609,10 @@ def allows(kw: Decimal, energy: Decimal, ms: int) -> bool:
     return energy * 3_600_000 <= kw * Decimal("1.1") * (ms + 60_000)
 
 
-def power_allows(period: Period, energy: Decimal, ms: int) -> bool:
-    return not period["powers"] or allows(max(kw for _, kw in period["powers"]), energy, ms)
+def power_allows(period: Period, energy: Decimal, ms: int, before: Period | None = None) -> bool:
+    """By the highest power that was told of it, or else of the charge before it."""
+    powers = period["powers"] or (before["powers"] if before else [])
+    return not powers or allows(max(kw for _, kw in powers), energy, ms)
 
 
 def counted(period: Period) -> Decimal | None:

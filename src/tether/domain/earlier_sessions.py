@@ -205,13 +205,6 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         longest_ms = self.charges[last][1] - self.charges[first][0]
         return time_s * 1000 <= longest_ms + TOLERANCE_MS
 
-    def has_lasted(self, time_s: Decimal) -> bool:
-        """Whether a charge without a STOPPED event is about as long."""
-        if not self.charges:
-            return False
-        first, last = matching_charges(self.charges, time_s)
-        return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
-
     def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
         """Whether the power gives less energy since then, and an earlier charge may explain it."""
         if energy is None or self.power is None or not self.charges:

@@ -152,10 +152,12 @@ class SessionBuilder:
         and it fits a charge of the earlier session.
         """
         energy, time_s, free_ms = event.charged_energy, event.charged_time, session.start_ms
-        if session.charging is not None and time_s is None:
-            free_ms = session.charging.start_ms
-        if session.periods and (last := session.periods[-1]).stop_ms and last.energy is not None:
-            free_ms = last.stop_ms
+        periods, charging = session.periods, session.charging
+        if charging is not None:
+            periods = periods[:-1]
+            free_ms = charging.start_ms if time_s is None else free_ms
+        if periods and (last := periods[-1]).stop_ms and last.energy is not None:
+            free_ms = max(free_ms, last.stop_ms)
             began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.report.covers(energy, time_s):
                 return None
@@ -163,9 +165,12 @@ class SessionBuilder:
         ended = self._ended_session(session, position, event)
         if ended is not None and time_s is None:
             fits = ended.gives_more(energy, since_ms)
-        elif ended is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
-            lasted = ended.has_lasted(time_s) if session.charging else ended.had_time_for(time_s)
-            fits = lasted or ended.has_report(energy, time_s)
+        elif ended is not None and time_s is not None:
+            again = energy is not None and ended.has_report(energy, time_s)
+            idle = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
+            fits = again and idle and charging is None
+            if time_s * 1000 > since_ms + TOLERANCE_MS:
+                fits = again or ended.had_time_for(time_s)
         return ended if fits else None
 
     def _report_to_ended(
@@ -360,7 +365,8 @@ def _is_by_energy(
     energy, stopped = event.charged_energy, event.type is EventType.VEHICLE_CHARGE_STOPPED
     assert last.stop_ms is not None
     if period is not None:
-        return energy == last.report.energy and not period.allows(energy, at_ms - period.start_ms)
+        since_ms = at_ms - period.start_ms
+        return energy == last.report.energy and not period.allows(energy, since_ms, last)
     if energy is None or energy == last.report.energy:
         return stopped or energy is not None
     if last.energy is None:
@@ -374,24 +380,12 @@ def _is_by_energy(
 def _joined(
     session: SessionRecord, position: EventPosition, event: Event, period: PeriodRecord
 ) -> PeriodRecord:
-    """The period under way, joined with earlier periods of the same charge: the reported time goes
-    back to their start, their meter continued, or the power allows less energy since the newest.
-    """
-    energy = event.charged_energy
-    merged = "periods-merged" in session.flags
-    while len(session.periods) > 1 and session.periods[-2].cut and not merged:
-        first = session.periods[-2]
-        if event.charged_time is not None:
-            begun = 2 * (position.at_ms - event.charged_time * 1000)
-            same = begun < first.start_ms + period.start_ms  # nearer to the first start
-        elif energy is None or period.metered is not None:
-            same = False
-        elif first.metered is not None:
-            same = energy >= first.metered
-        else:
-            same = not period.allows(energy, position.at_ms - period.start_ms)
-        if not same:
-            break
-        first.join(session.periods.pop())
-        period = first
-    return period
+    """The period under way, joined with earlier periods of the same charge."""
+    if "periods-merged" in session.flags:
+        return period
+    periods, at_ms = session.periods, position.at_ms
+    if event.charged_time is not None:
+        periods[-1:] = period.split(event.charged_time, at_ms)
+    while len(periods) > 1 and periods[-2].join_if_same(periods[-1], event, at_ms):
+        periods.pop()
+    return periods[-1]

@@ -101,6 +101,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     by_soc: bool = False
     # Ended by a second start, which may belong to the same charge, or by the end of the session.
     cut: bool = False
+    # The period up to a second start, if only the meter shows that both are one charge.
+    first_part: "PeriodRecord | None" = None
     stop_missing: bool = False
     reported_ms: int = 0
     """When it was reported, if that was after the end of the session."""
@@ -132,9 +134,16 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """The start and the stop of the period; it stops at the instant if it is active."""
         return self.start_ms, until_ms if self.stop_ms is None else self.stop_ms
 
-    def allows(self, energy: Decimal | None, during_ms: int) -> bool:
-        """Whether the reported powers allow this energy in this time."""
-        return energy is None or self.power_max is None or allows(self.power_max, energy, during_ms)
+    def allows(
+        self, energy: Decimal | None, during_ms: int, before: "PeriodRecord | None" = None
+    ) -> bool:
+        """Whether the reported powers allow this energy in this time. If there are none, those of
+        the period before decide.
+        """
+        power = self.power_max
+        if power is None and before is not None:
+            power = before.power_max
+        return energy is None or power is None or allows(power, energy, during_ms)
 
     def by_power(self, lasted_ms: int) -> Decimal | None:
         """The energy in kWh by the readings of the power, over this time from the start.
@@ -220,6 +229,43 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.energy = EXACT.add(self.energy or Decimal(0), event.charged_energy)
         if event.charged_time is not None:
             self.time_s = EXACT.add(self.time_s or Decimal(0), event.charged_time)
+
+    def split(self, time_s: Decimal, at_ms: int) -> "list[PeriodRecord]":
+        """The two periods that were joined, if the charge reported now began with the second start;
+        otherwise this one.
+        """
+        first, self.first_part = self.first_part, None
+        if first is None or first.stop_ms is None:
+            return [self]
+        if 2 * (at_ms - time_s * 1000) < self.start_ms + first.stop_ms:
+            return [self]
+        if self.metered_before == first.metered_before:
+            self.metered_before = None
+        self.start_ms, self.start_missing, self.soc_start = first.stop_ms, False, first.soc_end
+        return [first, self]
+
+    def join_if_same(self, other: "PeriodRecord", event: Event, at_ms: int) -> bool:
+        """Joins this period with the next one, if an event shows that they are one charge: its time
+        goes back to the start of this one, it continues the meter of this one, or the power allows
+        less energy since the second start. Returns whether they are one.
+        """
+        energy, since_ms, first = event.charged_energy, at_ms - other.start_ms, None
+        if not self.cut:
+            same = False
+        elif event.charged_time is not None:
+            # It is nearer to the first start.
+            same = 2 * (at_ms - event.charged_time * 1000) < self.start_ms + other.start_ms
+        elif energy is None or other.metered is not None:
+            same = False
+        else:
+            possible = other.allows(energy, since_ms, self)
+            same = not possible if self.metered is None else energy >= self.metered
+            if same and possible:
+                first = msgspec.structs.replace(self, first_part=None)
+        if same:
+            self.join(other)
+            self.first_part = first
+        return same
 
     def join(self, other: "PeriodRecord") -> None:
         """Joins this period with the next one."""
@@ -495,7 +541,7 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
         session.periods.append(PeriodRecord(
             start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=session.soc_start
         ))  # fmt: skip
-    period = _late_period(session, energy, time_s)
+    period = _late_period(session, report)
     if period is None:
         return
     if report.type is EventType.VEHICLE_CHARGE_UPDATED:
@@ -508,21 +554,38 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
     period.take_report(energy, time_s)
 
 
-def _late_period(
-    session: SessionRecord, energy: Decimal | None, time_s: Decimal | None
-) -> PeriodRecord | None:
+def _late_period(session: SessionRecord, report: LateReport) -> PeriodRecord | None:
     """The period that a late report belongs to; None if it is already reported."""
+    energy, time_s = report.energy, report.time_s
     again = (one.report.covers(energy, time_s) for one in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
     numbers = [number for number, one in enumerate(session.periods) if one.is_unreported]
     if not numbers:
-        return session.periods[-1]
+        return _unseen_period(session, report) or session.periods[-1]
     charges = [session.periods[number].span(session.end_ms or 0) for number in numbers]
     first, last = (numbers[number] for number in matching_charges(charges, time_s))
     if first != last:
         session.periods[first].join(session.periods.pop(last))
     return session.periods[first]
+
+
+def _unseen_period(session: SessionRecord, report: LateReport) -> PeriodRecord | None:
+    """A new period for a late report of a charge between the last known one and the unplug, of
+    which nothing else was told.
+    """
+    last, end_ms, time_s = session.periods[-1], session.end_ms, report.time_s
+    known = any(one.time_s == time_s for one in session.periods)
+    if report.type is not EventType.VEHICLE_CHARGE_STOPPED or not report.energy or known:
+        return None
+    if time_s is None or last.stop_ms is None or end_ms is None:
+        return None
+    free_ms, lasted_ms = last.stop_ms - TOLERANCE_MS, milliseconds(time_s)
+    if report.at_ms - lasted_ms < free_ms or end_ms - lasted_ms < free_ms:
+        return None
+    period = session.new_period(max(last.stop_ms, end_ms - lasted_ms), start_missing=True)
+    period.stop_ms = end_ms
+    return period
 
 
 def with_reports(session: SessionRecord) -> SessionRecord:
