@@ -67,7 +67,9 @@ def test_a_guide_has_the_text_of_the_document_its_code_and_its_tables(
     assert "<h1" in quickstart
     assert '<pre tabindex="0"><code class="language-sh">' in quickstart  # scrolls by keyboard
     assert 'aria-current="page"' in quickstart
-    assert "<table>" in pages[f"{server.url}/guides/configuration"]
+    configuration = pages[f"{server.url}/guides/configuration"]
+    assert "<table>" in configuration
+    assert '<td data-title="default"><code>8000</code>' in configuration
     assert not [address for address, text in pages.items() if "<th></th>" in text]
     assert "<script" not in quickstart
 

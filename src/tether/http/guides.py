@@ -26,6 +26,7 @@ INDEX = ""  # the name of the page that lists all guides
 LONGEST_QUERY = 100  # characters
 MAX_RESULTS = 30
 _AROUND = 90  # characters of an excerpt on each side of the first word that was found
+_LONG_CODE = 30  # characters: longer code in a table may be broken into lines
 _LINK = re.compile(r"^- \[(.+?)\]\(([\w/-]+)\.md\)", re.MULTILINE)
 _HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -173,6 +174,7 @@ def _rendered(name: str) -> tuple[Markup, list[tuple[str, str]]]:
     """The guide as HTML, and its chapters as (anchor, heading)."""
     markdown = MarkdownIt("commonmark", {"html": False, "highlight": _highlighted}).enable("table")
     tokens = markdown.parse(_texts()[name])
+    _prepare_tables(tokens)
     contents = []
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
@@ -189,6 +191,25 @@ def _rendered(name: str) -> tuple[Markup, list[tuple[str, str]]]:
     html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     html = html.replace("<th></th>", "<td></td>")  # a heading without a word is none
     return Markup(html), contents  # noqa: S704 - of our own files, whose HTML is escaped
+
+
+def _prepare_tables(tokens: list[Token]) -> None:
+    """Gives each cell the title of its column, which phones show beside it, and marks long code."""
+    titles: list[str] = []
+    column = 0
+    for opening, inline in pairwise(tokens):
+        if opening.type == "table_open":
+            titles = []
+        elif opening.type == "tr_open":
+            column = 0
+        elif opening.type == "th_open":
+            titles.append(_plain(inline.content))
+        elif opening.type == "td_open":
+            opening.attrSet("data-title", titles[column])
+            column += 1
+            for child in inline.children or ():
+                if child.type == "code_inline" and len(child.content) > _LONG_CODE:
+                    child.attrSet("class", "long")
 
 
 def _add_link_to(anchor: str, heading: Token) -> None:
