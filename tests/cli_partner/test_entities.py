@@ -98,7 +98,7 @@ def test_a_server_that_is_not_there_and_a_key_that_does_not_work_are_explained(
     wrong = "ttr_live_" + "x" * 36
     done = partner("chargers", "list", "--api-key", wrong)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "does not accept this API key" in done.stderr
+    assert "does not accept this API key (403). Is it complete" in done.stderr
     assert wrong not in done.stderr
     said = partner.refused("chargers", "list", TETHER_API_KEY="")
     assert said.startswith("An API key is needed: give --api-key or set TETHER_API_KEY.")

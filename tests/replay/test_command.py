@@ -154,10 +154,10 @@ def test_what_is_missing_is_said_in_a_sentence(server: Server, tmp_path: Path) -
         (
             [],
             {"url": server.url, "key": key[:-1] + "?"},
-            "does not accept this API key for that (403)",
+            "does not accept this API key (403)",
         ),
         ([], {"url": server.url, "key": "ein Schlüssel"}, "characters that no key has"),
-        ([], {"url": server.url, "key": server.key(read_only=True)}, "made with --read-only"),
+        ([], {"url": server.url, "key": server.key(read_only=True)}, "may only read (403)"),
         ([], {"url": nobody, "key": key}, f"Nothing answers at {nobody}"),
         ([], {"url": "127.0.0.1:8000", "key": key}, "must be like https://"),
         ([], {"url": f"{server.url}/health", "key": key}, "does not answer like a Tether server"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from tether.cli.display.output import note
-from tether.domain.errors import SetupError
+from tether.domain.errors import Code, SetupError
 
 if TYPE_CHECKING:
     from tether.client import Client
@@ -107,10 +107,12 @@ class Access:
                 "The server's database was restored: what was read may not be there any more. Run "
                 f"this again from the start. ({error.message})"
             ) from None
-        except Forbidden:
+        except Forbidden as error:
+            if error.code == Code.KEY_READ_ONLY:
+                raise SetupError("This API key may only read (403): use another one.") from None
             raise SetupError(
-                f"The server at {self.safe_url} does not accept this API key for that (403). "
-                "Is it revoked, expired, or made with --read-only?"
+                f"The server at {self.safe_url} does not accept this API key (403). Is it "
+                "complete, or is it revoked or expired?"
             ) from None
         except Unavailable as error:
             if error.status is None:
