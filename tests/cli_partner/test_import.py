@@ -212,8 +212,12 @@ def test_files_that_cannot_be_read_are_explained(partner: Command) -> None:
     for content, sentence in (
         (b"", "f is empty."),
         (b"[{}]", "f: A JSON array is not read"),
-        (b'{"id": "C1"}', "f: It cannot be told what these are: say it with --kind."),
-        (b"id;power\n", "f: It cannot be told what these are: say it with --kind."),
+        (b'{"id": "C1"}', "f: The names in it (id) do not show what it contains: say it with --k"),
+        (b"Id;Charge Powers\n", "f: The names in it (Id, Charge Powers) do not show what it con"),
+        (
+            b'{\n  "id": "C1"\n}\n',
+            "f: Its first lines are no JSON objects: write one object a line",
+        ),
         (b"id,chargePowers,power\n", "f: 'power' is no column of chargers: these are id, charge"),
         (b"id,chargePowers,id\n", "f: The column 'id' stands twice in the header."),
         (b"\x1f\x8bnonsense", "f ends in the middle of its gzip stream, or is damaged"),
@@ -295,7 +299,7 @@ def test_reading_takes_no_more_than_it_needs() -> None:
 def test_a_column_that_is_not_ours_can_be_passed_over(site: Site) -> None:
     write(site.folder / "c.csv", "id,chargePowers,note,Länge", "C7,11,x,3")
     said = site.refused("import", "c.csv")
-    assert "Pass over it with --ignore note, or say what it is with --map note=MEMBER." in said
+    assert "Ignore it with --ignore note, or say what it is with --map note=MEMBER." in said
     assert "'nothing'" in site.refused("import", "c.csv", "--ignore", "nothing")
     assert "1 created" in site.ok("import", "c.csv", "--ignore", "note", "--ignore", "Länge")
     write(site.folder / "c.ndjson", '{"id": "C8", "chargePowers": [11], "note": {"a": 1}}')

@@ -275,7 +275,7 @@ def test_members_of_objects_are_mapped_as_columns_of_a_csv_are() -> None:
     for one in (as_text, as_numbers):
         rows, assumed = read_objects(BERLIN, one)
         assert [(row.entries, row.reason) for row in rows] == [(wanted, "")]
-        assert assumed == ("Members that are passed over: Tariff.",)
+        assert assumed == ("Ignored members: Tariff.",)
 
 
 def test_objects_have_numbers_for_ids_and_nulls() -> None:
@@ -352,7 +352,7 @@ def test_parquet_is_imported_by_a_map(site: Site) -> None:
     words = [word for one in mapped for word in ("--map", one)]
     done = site("import", "theirs.parquet", *words, "--time-zone", "UTC", "--create-vehicles", "50")
     assert (done.returncode, "2 sessions stored" in done.stdout) == (0, True), done
-    assert "Members that are passed over: Note." in done.stderr
+    assert "Ignored members: Note." in done.stderr
     first, second = sessions(site)
     assert (first["vehicleId"], first["chargedEnergy"], first["chargedTime"]) == (
         "7", Decimal("7.1255"), 1800,
@@ -571,7 +571,7 @@ def test_a_list_of_sessions_becomes_events(site: Site) -> None:
         0,
         "Cells are separated by semicolons, and numbers may have a comma: 7,4.\n"
         "In dates such as 13/01/2026 08:00 the day comes first.\n"
-        "Columns that are passed over: Remark.\n"
+        "Ignored columns: Remark.\n"
         "Line 4: Parameter {chargerId} is invalid. It must be 1 to 128 characters of "
         "A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone. "
         "It has blanks: write S-2 or S2, the same everywhere.\n"

@@ -112,14 +112,14 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     except csv.Error as error:
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
     columns = _columns(header, options)
-    kind = options.kind or guess_kind(column.member for column in columns if column)
+    kind = options.kind or guess_kind((column.member for column in columns if column), header)
     check_columns(header, columns, kind)
     sample = list(islice(lines, LOOK_AHEAD))
     sample_cells = list(_cells_of_rows(dialect, columns, sample))
     dialect, assumed = detect_dialect(dialect, sample_cells, options)
     ignored = [name for name, column in zip(header, columns, strict=True) if name and not column]
     if ignored:
-        assumed.append(f"Columns that are passed over: {', '.join(ignored)}.")
+        assumed.append(f"Ignored columns: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
         cells = cells_of(text, dialect)
@@ -209,7 +209,7 @@ def check_columns(
         if column.member not in {*COLUMNS[kind], *ALIASES[kind], *REPORT_COLUMNS}:
             known = ", ".join(COLUMNS[kind])
             raise SetupError(
-                f"{column.member!r} is no column of {kind}: these are {known}. Pass over it with "
+                f"{column.member!r} is no column of {kind}: these are {known}. Ignore it with "
                 f"--ignore {quote(name)}, or say what it is with --map {quote(f'{name}=MEMBER')}."
             )
 

@@ -4,7 +4,7 @@ Nothing here opens a file.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
@@ -67,6 +67,8 @@ NOT_UTF_8 = (
 )
 NO_SUCH_YEAR = "It has a time before the year 1, or after 9999, in UTC."
 MAX_LINE_BYTES = 1 << 20  # as much as a body of the API may have
+MAX_NAMES_SHOWN = 10  # in a message
+MAX_NAME_SHOWN = 40  # characters of a name in a message
 LOOK_AHEAD = 100  # lines that are read to detect the kind and the dialect
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
 TIMES = INSTANTS
@@ -139,9 +141,11 @@ class ReadOptions(NamedTuple):
     ignored: Sequence[str] = ()
 
 
-def guess_kind(names: Iterable[str]) -> Kind:
-    """The kind of rows with these members. Raises SetupError if it is not clear."""
-    found = set(names)
+def guess_kind(members: Iterable[str], names: Collection[str]) -> Kind:
+    """The kind of rows with these members. Raises SetupError if it is not clear; `names` are what
+    the file calls its columns or members.
+    """
+    found = set(members)
     if "connectedAt" in found:
         return Kind.SESSIONS
     if found & {"type", "chargerId", "vehicleId"}:
@@ -150,7 +154,10 @@ def guess_kind(names: Iterable[str]) -> Kind:
         return Kind.VEHICLES
     if "id" in found and found & {*COLUMNS[Kind.CHARGERS], *ALIASES[Kind.CHARGERS]} - {"id"}:
         return Kind.CHARGERS
-    raise SetupError("It cannot be told what these are: say it with --kind.")
+    shown = ", ".join(name[:MAX_NAME_SHOWN] for name in [*names][:MAX_NAMES_SHOWN])
+    if len(names) > MAX_NAMES_SHOWN:
+        shown += ", …"
+    raise SetupError(f"The names in it ({shown}) do not show what it contains: say it with --kind.")
 
 
 def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]]) -> Row:

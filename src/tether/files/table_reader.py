@@ -75,7 +75,12 @@ def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
     kind, dialect = options.kind, CsvDialect(zone=options.zone)
     if kind is None:
         sample = list(islice(lines, LOOK_AHEAD))
-        kind = guess_kind(name for line in sample for name in _members_in(line))
+        names = dict.fromkeys(name for line in sample for name in _members_in(line))
+        if not names:
+            raise SetupError(
+                "Its first lines are no JSON objects: write one object a line (NDJSON)."
+            )
+        kind = guess_kind(names, names)
         lines = chain(sample, lines)
 
     def document(text: str) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
     Texts are read like the cells of a CSV.
     """
     columns = {name: one for name, one in options.columns.items() if name not in options.ignored}
-    kind = options.kind or guess_kind(column.member for column in columns.values())
+    kind = options.kind or guess_kind((column.member for column in columns.values()), columns)
     check_columns(list(columns), list(columns.values()), kind)
     sample = list(islice(lines, LOOK_AHEAD))
     found = [(line.number, _members_in(line)) for line in sample]
@@ -116,7 +121,7 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
     dialect, assumed_dialect = detect_dialect(dialect, cells, options)
     assumed += assumed_dialect
     if ignored := [name for name in names if name not in columns]:
-        assumed.append(f"Members that are passed over: {', '.join(ignored)}.")
+        assumed.append(f"Ignored members: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
         members = _document(text.encode())
