@@ -163,6 +163,14 @@ def test_following_goes_on_exactly_where_it_was(site: Site, follow: Start, how: 
     assert next_id(second) == ids[4]
 
 
+@pytest.mark.parametrize("content", ["another file\n", "ä"])
+def test_a_file_that_is_no_cursor_file_is_named(site: Site, content: str) -> None:
+    (site.folder / "notes.txt").write_text(content)
+    said = site.refused("events", "follow", "--cursor-file", "notes.txt")
+    assert said == "notes.txt is no cursor file of `tether events follow`: name another one."
+    assert (site.folder / "notes.txt").read_text() == content
+
+
 def test_without_a_cursor_file_all_events_come(site: Site, follow: Start) -> None:
     ids = [site.report("CONNECTED", f"0{hour}:00") for hour in range(3)]
     process = follow()

@@ -64,7 +64,7 @@ def print_followed(
     cursor = _read_cursor(cursor_file) if cursor_file else None
     with (
         access.client(patient=True) as client,
-        _restore_explained(cursor_file),
+        _cursor_explained(cursor_file),
         stopped_by_signals() as stop,
     ):
         following = begin(client, cursor, stop)
@@ -82,8 +82,8 @@ def print_followed(
 
 
 @contextmanager
-def _restore_explained(cursor_file: Path | None) -> Iterator[None]:
-    from tether.client import EpochChanged
+def _cursor_explained(cursor_file: Path | None) -> Iterator[None]:
+    from tether.client import EpochChanged, Invalid
 
     try:
         yield
@@ -94,6 +94,10 @@ def _restore_explained(cursor_file: Path | None) -> Iterator[None]:
             f"something may be missing. To begin again from the start, {file}add --start-again. "
             f"({error.message})"
         ) from None
+    except Invalid as error:
+        if cursor_file is None or error.parameter != "cursor":
+            raise
+        raise _no_cursor_in(cursor_file) from None
 
 
 @contextmanager
@@ -130,8 +134,12 @@ def _read_cursor(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
-        command = click.get_current_context().command_path
-        raise SetupError(f"{file} is no file of `{command}`.") from None
+        raise _no_cursor_in(file) from None
+
+
+def _no_cursor_in(file: Path) -> SetupError:
+    command = click.get_current_context().command_path
+    return SetupError(f"{file} is no cursor file of `{command}`: name another one.")
 
 
 def _write_cursor(file: Path, cursor: str) -> None:

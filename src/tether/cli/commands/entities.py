@@ -23,6 +23,7 @@ from tether.cli.display.listing import (
 from tether.cli.display.output import confirm, say
 from tether.cli.display.rows import show_entity
 from tether.cli.options import OrderedGroup
+from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import changes_of, new_entity
 
@@ -116,6 +117,8 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @with_client
     def delete(id: str, events: Literal["erase"] | None, yes: bool, client: "Client") -> None:
+        from tether.client import Conflict
+
         calls = calls_of(client, one)
         with not_found_as_message(f"There is no {one} {id}."):
             calls.get(id)
@@ -123,7 +126,11 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
                 all_of_it = ", with all its events" if events else ""
                 loss = f"This deletes {one} {id} for good{all_of_it}."
                 confirm(loss, "Delete it?", "Nothing was deleted")
-            done = calls.delete(id, events=events)
+            try:
+                done = calls.delete(id, events=events)
+            except Conflict as error:  # the message has the words of the API
+                said = error.message.replace("events=erase", "--events erase")
+                raise SetupError(f"Nothing was deleted. {said}") from None
         what = f"{one} {id}{' with all its events' if events else ''}"
         say(f"Deleted {what}." if done else f"The server is deleting {what}, and goes on with it.")
 
