@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tether.cli.display.output import note
+from tether.cli.display.output import counted, note
 from tether.cli.options import database_option
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
@@ -36,7 +36,8 @@ def require_current(database: Database) -> None:
     require(database)
     if steps := database.pending_steps():
         raise SetupError(
-            f"{database.describe()} is not up to date ({steps} missing): run tether migrate."
+            f"{database.describe()} is not up to date: run tether migrate, which has "
+            f"{counted(steps, 'step')} to do."
         )
 
 

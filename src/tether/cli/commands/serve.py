@@ -134,7 +134,7 @@ REDIS = Parsed("url", _redis)
 @_setting("--workers", type=WholeNumber(1, 256), metavar="N",
           help="Processes that share the port; more than 1 only on PostgreSQL.")  # fmt: skip
 @_setting("--pool-size", type=WholeNumber(1, 1000), metavar="N",
-          help="Connections to PostgreSQL of each worker, 3 at least.")  # fmt: skip
+          help="Connections to PostgreSQL of each worker; fewer than 3 count as 3.")  # fmt: skip
 @_setting("--max-connections", type=WholeNumber(1, 1_000_000), metavar="N",
           help="Connections of clients to each worker; more get 503.")  # fmt: skip
 @_setting("--max-unread", type=WholeNumber(8, 100_000), metavar="MB",
