@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import psutil
+
 from tests.conftest import Server
 from tests.wire import (
     Partner,
@@ -14,6 +16,7 @@ from tests.wire import (
     memory_mb,
     metric,
     open_files,
+    pid_of,
     run,
     until,
 )
@@ -67,6 +70,35 @@ def test_a_thousand_clients_that_hang_up_leave_nothing_behind(
     assert not any('"status":500' in line or "Exception" in line for line in server.log)
     partner.client.close()
     assert server.stop() == 0
+
+
+def test_reads_of_clients_that_are_gone_do_not_begin(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    partner = Partner(server)
+    request = partner.request("GET", "/chargers/C1")
+
+    async def scenario() -> None:
+        wires = await asyncio.gather(*(Wire.to(server) for _ in range(CLIENTS)))
+        assert (await wires[0].ask(request)).status == 200
+        process = psutil.Process(pid_of(server))
+        process.suspend()  # all of this arrives at once
+        for wire in wires:
+            wire.send(request)
+            wire.hang_up()
+        await asyncio.gather(*(wire.writer.wait_closed() for wire in wires))
+        process.resume()
+
+    with many_files():
+        run(scenario())
+
+    def counted(name: str, **labels: str) -> float:
+        return metric(partner.client.get("/metrics").text, name, **labels)
+
+    def begun() -> float:
+        return counted("tether_request_seconds_count", route="/chargers/{id}", method="GET")
+
+    run(until(lambda: begun() + counted("tether_refused_total", reason="gone") == CLIENTS + 1))
+    assert begun() < CLIENTS / 2
 
 
 def test_a_write_whose_client_hung_up_is_there_whole_or_not_at_all(

@@ -171,7 +171,7 @@ class Metrics:
         self._refused = counter(
             "tether_refused",
             "What was refused so that it does not harm others: connections beyond their bound, "
-            "unread answers, reads by those who have too many at once.",
+            "unread answers, reads by those who have too many at once or are gone.",
             ["reason"],
         )
         self.dropped_log_lines = counter(

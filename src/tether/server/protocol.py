@@ -464,6 +464,9 @@ class RequestCycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         try:
+            if self.disconnected and self.scope["method"] in _READS:
+                self._bounds.refused("gone")
+                return
             if self.flow.write_paused:  # answers must not pile up for a client that does not read
                 await self.flow.drain()
             await app(self.scope, self.receive, self.send)
