@@ -173,10 +173,14 @@ class Wire:
 
     def is_closed(self) -> bool:
         """Whether the server closes the connection without another byte."""
+        return self.rest() == b""
+
+    def rest(self) -> bytes:
+        """What is still sent until the server closes the connection."""
         try:
-            return self._socket.recv(1) == b""
+            return self._file.read()
         except ConnectionResetError:
-            return True
+            return b""
 
 
 def without_volatile(headers: Mapping[str, str]) -> dict[str, str]:

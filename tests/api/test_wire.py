@@ -211,6 +211,46 @@ def test_broken_chunks_are_400_and_end_the_connection(wire: Wire, chunk: bytes) 
     assert wire.is_closed()
 
 
+CHUNKED = {"transfer_encoding": "chunked"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "PATCH"])
+@pytest.mark.parametrize("expect", ["", "100-continue"])
+@pytest.mark.parametrize("key", ["", "of a partner"])
+def test_a_broken_chunk_gets_one_answer_whatever_the_request_would_get(
+    wire: Wire, method: str, expect: str, key: str
+) -> None:
+    wire.key = key and wire.key
+    wire.send(wire.request(method, "/chargers/C1", b"zz\r\n", expect=expect, **CHUNKED))
+    answer = wire.answer()
+    assert refused(wire.answer() if answer.status == 100 else answer)
+    assert wire.is_closed()
+
+
+def test_an_answer_that_was_given_is_not_followed_by_one_to_a_broken_chunk(wire: Wire) -> None:
+    wire.key = ""
+    wire.send(wire.request("PUT", "/chargers/C1", b"1\r\nx\r\n", **CHUNKED))
+    assert refused(wire.answer(), 403)
+    wire.send(b"zz\r\n")
+    assert wire.is_closed()
+
+
+def test_an_answer_that_has_begun_ends_with_a_broken_chunk(wire: Wire) -> None:
+    wire.send(wire.request("GET", "/stream", b"1\r\nx\r\n", **CHUNKED))
+    wire.until(b"\r\n\r\n")
+    wire.send(b"zz\r\n")
+    assert b"HTTP/1.1" not in wire.rest()
+
+
+def test_requests_before_a_broken_chunk_are_answered(wire: Wire) -> None:
+    good = wire.request("GET", "/chargers/C1")
+    broken = wire.request("PUT", "/chargers/C1", b"zz\r\n", **CHUNKED)
+    wire.send(good * 5 + broken + good)
+    for _ in range(5):
+        assert refused(wire.answer(), 404)
+    assert wire.is_closed()
+
+
 NOT_HTTP = {
     "a word": b"nonsense\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),

@@ -165,12 +165,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _refuse_arriving(self) -> None:
         """Refuses the incomplete request, so that others can go on arriving."""
-        if self._in_body:
-            self._refuse(Code.UNAVAILABLE, "Service Unavailable")
-            self.cycle.disconnected = True
-            self.cycle.body.clear()
-            self.cycle.message_event.set()
-        elif self._is_idle():
+        if self._in_body or self._is_idle():
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.headers, self.url = [], b""
         else:  # the client would take this refusal for the answer to its previous request
@@ -370,21 +365,26 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _time_out(self) -> None:
         self._timer = None
-        if self._in_body and self.cycle.response_started:  # refused before its body came
-            self._close()
-        else:
-            self._refuse(Code.REQUEST_TIMEOUT, "Request Timeout")
+        self._refuse(Code.REQUEST_TIMEOUT, "Request Timeout")
 
     def _refuse(self, code: Code, message: str) -> None:
-        """Answers an incomplete request without the application, and closes the connection."""
+        """Answers an incomplete request without the application, and closes the connection. An
+        answer that has begun, and those to earlier requests, stay the only ones.
+        """
         if self.transport.is_closing():
             return
-        if not self._is_idle() and not (self._arriving and self._in_body):
-            # The client would take this answer for the answer to its previous request.
+        in_body = self._arriving and self._in_body
+        if in_body and self.pipeline:  # it is the last of them, and has not begun
+            self.pipeline.popleft()
+            previous = self.pipeline[0][0] if self.pipeline else self._answering
+            self.cycle, in_body, self._in_body = cast(RequestCycle, previous), False, False
+        if in_body:
+            self.cycle.end_body()
+        elif not self._is_idle():
             self.flow.pause_reading()
             self.cycle.keep_alive = False
             return
-        if not self.pipeline:
+        if not (in_body and self.cycle.response_started):
             request_id = token_hex(8)
             client = self.client[0] if self.client else None
             if is_new("refused", code, client=client):
@@ -464,7 +464,7 @@ class RequestCycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         try:
-            if self.disconnected and self.scope["method"] in _READS:
+            if self.disconnected and self.scope["method"] in _READS:  # before its turn
                 self._bounds.refused("gone")
                 return
             if self.flow.write_paused:  # answers must not pile up for a client that does not read
@@ -485,10 +485,15 @@ class RequestCycle(RequestResponseCycle):
             self.tasks.discard(self.task)
             self.task = None  # breaks a cycle of the task and this request
 
+    def end_body(self) -> None:
+        """The rest of the body will not come, and nothing more is sent."""
+        self.disconnected, self.waiting_for_100_continue = True, False
+        self.body.clear()
+        self.message_event.set()
+
     def abandon(self) -> None:
         """The client has disconnected. Reads end at their next portion. Writes go on."""
-        self.disconnected = True
-        self.message_event.set()
+        self.end_body()
         if self.task is not None and self.scope["method"] in _READS and not self.response_started:
             abandon(self.task)
 
