@@ -15,7 +15,7 @@ from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import OPERATOR, AuditRow
-from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import DAY_MS
 from tether.server.databases import database_of
 from tether.server.retention import run_audit_deletion
 from tether.server.store import open_store

@@ -11,12 +11,12 @@ from tests.fleet import put_fleet
 from tether.domain.errors import Unavailable
 from tether.domain.keys import Rate
 from tether.domain.models import Charger, Event, EventType, Vehicle
-from tether.domain.timestamps import now_ms
+from tether.domain.timestamps import HOUR_MS, now_ms
 from tether.server import admin
 from tether.server.authenticator import KeyUse
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
-from tether.storage.key_hours import HOUR_MS, KEPT_HOURS, SLOT_MS, Activity, Counts, Use
+from tether.storage.key_hours import KEPT_HOURS, SLOT_MS, Activity, Counts, Use
 
 ONE = Decimal(1)
 DAY_MS = 24 * HOUR_MS

@@ -14,8 +14,7 @@ from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
 from tests.wire import cpu_seconds
 from tether.console.refused_requests import RefusedItem, in_bulk
-from tether.domain.partners import DAY_MS
-from tether.domain.timestamps import now_ms
+from tether.domain.timestamps import DAY_MS, now_ms
 from tether.http.middleware import Sample
 from tether.server import admin
 from tether.server.databases import database_of

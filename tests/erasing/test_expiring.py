@@ -12,8 +12,7 @@ from tests.commands import Command, tether_ok
 from tests.conftest import Server
 from tests.erasing.test_erasing import fleet, plain, reported
 from tests.lists import everything
-from tether.domain.partners import DAY_MS
-from tether.domain.timestamps import now_ms, parse_instant
+from tether.domain.timestamps import DAY_MS, now_ms, parse_instant
 
 FIRST = "2000-01-01T00:00:00Z"
 BETWEEN_MS = parse_instant("2026-01-08T00:00:00Z")  # the horizon is about then

@@ -9,7 +9,8 @@ import apsw
 import pytest
 
 from tests.commands import Command
-from tether.domain.partners import DAY_MS, Partner, RetentionPeriods
+from tether.domain.partners import Partner, RetentionPeriods
+from tether.domain.timestamps import DAY_MS
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
 from tether.storage.refused_requests import RefusedRequest

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.store.test_contract import add_site, charger, event, report
 from tether.domain.filters import EventFilter, SessionFilter
-from tether.domain.partners import DAY_MS, RetentionPeriods
-from tether.domain.timestamps import format_instant, now_ms, parse_instant
+from tether.domain.partners import RetentionPeriods
+from tether.domain.timestamps import DAY_MS, format_instant, now_ms, parse_instant
 from tether.server import retention
 from tether.server.store import Store
 from tether.storage.events import WITHDRAWALS

@@ -6,8 +6,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.summaries import reference
-from tether.domain.calendar import HOUR_MS, Calendar, Unit, zone_of
+from tether.domain.calendar import Calendar, Unit, zone_of
 from tether.domain.errors import Invalid
+from tether.domain.timestamps import HOUR_MS
 
 DAY_MS = 24 * HOUR_MS
 # In each, the clocks change on these days: by an hour, by half an hour, at midnight, over midnight,

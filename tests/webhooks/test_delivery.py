@@ -15,8 +15,8 @@ from standardwebhooks.webhooks import Webhook as Oracle
 from tests.conftest import Server
 from tests.webhooks.receiver import Received, Receiver
 from tether.domain.keys import digest_of
-from tether.domain.partners import DAY_MS, RetentionPeriods
-from tether.domain.timestamps import now_ms
+from tether.domain.partners import RetentionPeriods
+from tether.domain.timestamps import DAY_MS, now_ms
 from tether.domain.webhooks import Attempt
 from tether.server import retention
 from tether.server.store import open_store

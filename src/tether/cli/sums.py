@@ -20,9 +20,9 @@ from tether.cli.options import ZONE, WholeNumber, together
 from tether.cli.writing import Output, csv_options, output_of, output_option
 from tether.domain.models import to_json
 from tether.domain.views import EnergyStep, SessionSummary
+from tether.files.table import Sum
 
 FORMATS = ("table", "json", "csv", "ndjson", "parquet")
-Sum = SessionSummary | EnergyStep
 WIDE = 110  # columns of a terminal that has space for powers and longer bars
 _SUMMARY_TITLES = ("Of", "Begun", "Plugged\nh", "Charged\nh", "kWh", "estim.\nkWh", "Use\n%")
 _POWER_TITLES = ("Mean\nkW", "Most\nkW")

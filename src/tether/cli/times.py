@@ -3,9 +3,9 @@
 import re
 from decimal import Decimal
 
-from tether.domain.timestamps import moment_of, parse_instant
+from tether.domain.timestamps import DAY_MS, HOUR_MS, moment_of, parse_instant
 
-_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
 LONGEST_MS = 36_525 * _UNITS_MS["d"]
 

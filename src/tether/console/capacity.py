@@ -13,10 +13,10 @@ from falcon.asgi import Request
 
 from tether.console.pages import Page, SlowPage
 from tether.console.request import choice, partner_of, query_of
-from tether.domain.calendar import HOUR_MS
 from tether.domain.capacity import Figures, capacity_of
 from tether.domain.errors import Invalid, Unavailable
 from tether.domain.models import AREA_SIDE, EXACT
+from tether.domain.timestamps import HOUR_MS
 from tether.domain.views import Capacity
 from tether.projections.capacity import CapacityQuery, Entry, IncompleteVehicle
 from tether.storage.turns import TimeSlice

@@ -9,10 +9,9 @@ from falcon.asgi import Request
 from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
 from tether.console.request import actor_of, choice, partner_of, user_of
-from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, Key, Rate, parse_rate
-from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import DAY_MS, HOUR_MS
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.console_sessions import ConsoleSession

@@ -11,9 +11,9 @@ from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
 from tether.console.request import actor_of, query_of
 from tether.domain.audit import Actor
-from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotFound, SetupError, TetherError
-from tether.domain.partners import DAY_MS, Partner
+from tether.domain.partners import Partner
+from tether.domain.timestamps import DAY_MS, HOUR_MS
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.fleet_overview import MAX_OF_EACH

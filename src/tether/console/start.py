@@ -16,11 +16,11 @@ from falcon.asgi import Request
 from tether.console.pages import FormPage
 from tether.console.rendering import Renderer
 from tether.console.request import partner_of, url_of
-from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import Refusal, SetupError, TetherError
 from tether.domain.keys import TEST
 from tether.domain.models import Charger, Vehicle, to_json
-from tether.domain.partners import DAY_MS, Partner
+from tether.domain.partners import Partner
+from tether.domain.timestamps import DAY_MS, HOUR_MS
 from tether.ingest.bulk_reader import Items, entities, events_at, read_items
 from tether.server.store import Store
 from tether.simulator.fleet import packaged_fleet

@@ -13,9 +13,8 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from tether.domain.errors import Invalid
-from tether.domain.timestamps import moment_of, ms_of, parse_instant
+from tether.domain.timestamps import HOUR_MS, moment_of, ms_of, parse_instant
 
-HOUR_MS = 3_600_000
 _MILLISECOND = timedelta(milliseconds=1)
 # These are in the folder of zones, but are not zones of the IANA. `right/` counts leap seconds.
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")

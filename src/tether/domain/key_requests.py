@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from tether.domain.errors import Invalid, Missing
 from tether.domain.keys import Rate
+from tether.domain.timestamps import DAY_MS, HOUR_MS
 
-WAITS_MS = 30 * 86_400_000
+WAITS_MS = 30 * DAY_MS
 """How long a request waits for a decision."""
-KEPT_MS = 14 * 86_400_000
+KEPT_MS = 14 * DAY_MS
 """How long a decided request is shown, and can be claimed."""
-MAX_OF_CLIENT, CLIENT_WINDOW_MS = 5, 3_600_000
+MAX_OF_CLIENT, CLIENT_WINDOW_MS = 5, HOUR_MS
 MAX_WAITING = 200
 
 LONGEST = {"organisation": 100, "email": 254, "purpose": 1_000, "fleet": 100}

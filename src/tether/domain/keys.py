@@ -15,6 +15,8 @@ from hashlib import sha256
 from math import inf
 from zlib import crc32
 
+from tether.domain.timestamps import HOUR_MS
+
 LIVE, TEST = "ttr_live_", "ttr_test_"
 PREFIX_LENGTH = len(LIVE) + 8
 KEY_LENGTH = len(LIVE) + 36
@@ -138,7 +140,7 @@ def _checksum(text: str) -> str:
 # Random secrets of console sessions, sign-in links and key requests, of 176 bits. Their SHA-256 is
 # stored, too.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{30}")
-SESSION_MS = 12 * 3_600_000
+SESSION_MS = 12 * HOUR_MS
 LINK_MS = 10 * 60_000
 
 

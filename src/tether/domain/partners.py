@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from tether.domain.timestamps import DAY_MS
+
 
 class Partner(NamedTuple):
     """An organisation that uses the API; `created_ms` in ms since 1970."""
@@ -18,9 +20,6 @@ class Holdings(NamedTuple):
     vehicles: int
     events: int
     keys: int
-
-
-DAY_MS = 86_400_000
 
 
 class RetentionPeriods(NamedTuple):

@@ -9,6 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY = date(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -106,7 +109,7 @@ _FAULTS = [
 
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
-    days, ms = divmod(at_ms, _DAY_MS)
+    days, ms = divmod(at_ms, DAY_MS)
     return (
         f"{_day(days)}{_MINUTES[ms // 60_000]}{_SECONDS[ms // 1000 % 60]}{_THOUSANDTHS[ms % 1000]}"
     )
@@ -117,7 +120,6 @@ def format_optional_instant(at_ms: int | None) -> str | None:
     return None if at_ms is None else format_instant(at_ms)
 
 
-_DAY_MS = 86_400_000
 # An answer has several timestamps for each entry. Looking up their parts is fastest.
 _MINUTES = [f"T{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60)]
 _SECONDS = [f"{second:02}." for second in range(60)]

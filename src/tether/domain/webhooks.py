@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tether.domain.models import Event, Withdrawal, to_json
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import DAY_MS, HOUR_MS, format_instant
 
 MAX_ENDPOINTS = 20  # of a partner
 MAX_BODY_BYTES = 20_000
@@ -27,10 +27,10 @@ MAX_IN_BATCH = 100
 TRIES_BEFORE_PARKING = 4
 RETRIES_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 JITTER = 0.1  # of a pause, to either side
-STOPS_AFTER_MS = 120 * 3_600_000  # of failing
+STOPS_AFTER_MS = 120 * HOUR_MS  # of failing
 WARNINGS = (50, 70, 90)  # per cent of that
 RETRY_AFTER_S = (1, 3_600)  # an endpoint can ask for a pause within these bounds
-OVERLAP_MS = 24 * 3_600_000  # how long an old secret signs too, by default
+OVERLAP_MS = DAY_MS  # how long an old secret signs too, by default
 LONGEST_OVERLAP_MS = 7 * OVERLAP_MS
 TOLERANCE_S = 300  # between the clocks of the sender and the receiver
 SECRET, PRIVATE_KEY, PUBLIC_KEY = "whsec_", "whsk_", "whpk_"

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotDerived, Unavailable
-from tether.domain.partners import DAY_MS, RetentionPeriods
+from tether.domain.partners import RetentionPeriods
+from tether.domain.timestamps import DAY_MS, HOUR_MS
 from tether.server.store import Store
 from tether.storage.retention import LEASE_MS
 

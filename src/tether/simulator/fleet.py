@@ -12,6 +12,7 @@ from random import Random
 
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
+from tether.domain.timestamps import HOUR_MS
 from tether.simulator.replay import RecordedSession, packaged_data, read_rows, sessions_of
 
 FAST_KW, SLOW_KW = 60, 7
@@ -84,7 +85,7 @@ def _vehicle(number: int, model: RecordedSession) -> Vehicle:
 
 
 def _habits(sessions: Sequence[RecordedSession]) -> Habits:
-    hours = [session.arrival_ms // 3_600_000 % 24 for session in sessions]
+    hours = [session.arrival_ms // HOUR_MS % 24 for session in sessions]
     return Habits(
         [float(session.soc_arrival) for session in sessions],
         [float(session.soc_departure) for session in sessions],

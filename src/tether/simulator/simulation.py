@@ -24,13 +24,13 @@ from random import Random
 from typing import Any, TypeAlias
 
 from tether.domain.models import Charger, Event, EventType, Vehicle
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import HOUR_MS, format_instant
 from tether.simulator.fleet import FAST_KW, Fleet, power_kw
 
 KNEE_PCT = 80.0  # state of charge above which the power falls
 LAST_PART = 0.2  # of the full power, at 100 %
 VISITS_PER_DAY = 0.9  # of a vehicle that is on the road
-TIME_ZONE_MS = 8 * 3_600_000  # Shenzhen's local time
+TIME_ZONE_MS = 8 * HOUR_MS  # Shenzhen's local time
 DRIVING_KW = 15.0
 UPDATE_S = {True: 300, False: 900}  # for a fast and a slow charger
 
@@ -223,7 +223,7 @@ class Simulation:
         at_ms = after_ms + 20 * 60_000  # the earliest return
         while True:
             at_ms += 1000 * (1 + int(self._random.expovariate(most_per_s)))
-            hour = (at_ms + TIME_ZONE_MS) // 3_600_000 % 24
+            hour = (at_ms + TIME_ZONE_MS) // HOUR_MS % 24
             if self._random.random() * self._busiest < hours[hour]:
                 return at_ms
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tether.domain.errors import NotFound
-from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import DAY_MS
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns, columns_of
 from tether.storage.erasures import names_in_request, unless_erased
 from tether.storage.retention import Retention

@@ -8,8 +8,8 @@ change the sessions around expired ones.
 """
 
 from tether.domain.models import Withdrawal, from_json
-from tether.domain.partners import DAY_MS, RetentionPeriods
-from tether.domain.timestamps import parse_instant
+from tether.domain.partners import RetentionPeriods
+from tether.domain.timestamps import DAY_MS, parse_instant
 from tether.storage.engine import Engine, Statement, batch_of, delete_batch, lease_has_expired
 from tether.storage.log_positions import DERIVED, HEAD
 from tether.storage.turns import throttled

@@ -23,7 +23,7 @@ from tether.cli.times import day, duration
 from tether.domain import timestamps
 from tether.domain.errors import TetherError
 from tether.domain.keys import Key
-from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import DAY_MS
 from tether.domain.webhooks import Status as WebhookStatus
 from tether.server.databases import database_of
 from tether.server.settings import metrics_address

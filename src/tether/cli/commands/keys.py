@@ -20,14 +20,14 @@ from tether.cli.options import (
 )
 from tether.cli.times import day, duration, minute
 from tether.domain.keys import Key, Rate
-from tether.domain.timestamps import format_instant, format_optional_instant
+from tether.domain.timestamps import DAY_MS, format_instant, format_optional_instant
 from tether.server import admin
 from tether.server.databases import database_of
 from tether.server.store import Store
 
 _PER = {1: "s", 60: "min", 3600: "h"}
 TITLES = ("Key", "Partner", "Name", "Rate", "Access", "State", "Used")
-SOON_MS = 2 * 86_400_000
+SOON_MS = 2 * DAY_MS
 
 
 @click.group(cls=OrderedGroup)

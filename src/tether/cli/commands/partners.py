@@ -12,8 +12,8 @@ from tether.cli.display.progress import progress
 from tether.cli.options import OrderedGroup, Parsed, database_option, json_option
 from tether.cli.times import day, minute, parse_duration
 from tether.domain.filters import EventFilter
-from tether.domain.partners import DAY_MS, Holdings, Partner, RetentionPeriods, retention_in_words
-from tether.domain.timestamps import format_instant, format_optional_instant
+from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
+from tether.domain.timestamps import DAY_MS, format_instant, format_optional_instant
 from tether.server import admin
 from tether.server.store import Store
 

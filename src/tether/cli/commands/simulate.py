@@ -19,7 +19,7 @@ from tether.cli.times import minute
 from tether.domain import timestamps
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, EventType, to_json
-from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import DAY_MS
 from tether.simulator.fleet import packaged_fleet
 from tether.simulator.simulation import Simulation
 
