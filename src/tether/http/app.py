@@ -179,6 +179,8 @@ def _create_api(deps: Dependencies) -> Application:
         GUIDES + "{name}/{below}": public["/guides"],
     }
     for template, resource in {**with_key, **public, **below}.items():
+        if hasattr(resource, "on_get") and not hasattr(resource, "on_head"):
+            resource.on_head = resource.on_get  # type: ignore[attr-defined]
         app.add_route(template, resource)
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
     errors.install(app, methods, route_of)

@@ -38,8 +38,6 @@ class AuditResource:
         entries = page.finish(found, lambda one: f"{one.at_ms} {one.id}")
         resp.data = to_json([audit_view(one, to_partner=True) for one in entries])
 
-    on_head = on_get
-
 
 def _position(text: str) -> tuple[int, str] | None:
     match = _POSITION.fullmatch(text)

@@ -69,8 +69,6 @@ class CapacityResource:
         bodies = await _encoded(_over_time(totals), None, at_ms)
         resp.data = b"[%b]" % b",".join(bodies) if "from" in query else bodies[0]
 
-    on_head = on_get
-
     async def _entries(
         self,
         partner: int,

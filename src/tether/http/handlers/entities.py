@@ -51,8 +51,6 @@ class EntityResource(Generic[E]):
         else:
             resp.data = stored.body
 
-    on_head = on_get
-
     async def on_put(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_write(id)
         entity = new_entity(self._kind, entity_id, await requests.read_document(req))
@@ -152,8 +150,6 @@ class EntityListResource(Generic[E]):
             resp.data = f"[{','.join(bodies)}]".encode()
         if len(bodies) < len(found):
             page.link_next(entities[len(bodies) - 1][0], partial=len(bodies) < len(entities))
-
-    on_head = on_get
 
     async def _with_states(self, partner: int, entities: Sequence[tuple[str, str]]) -> list[str]:
         """The bodies with their states; fewer if these are large."""

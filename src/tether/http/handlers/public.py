@@ -63,8 +63,6 @@ class PageResource:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
 
-    on_head = on_get
-
 
 class AssetResource:
     """Files of the pages: `/static/{name}`, or always the file of this name."""
@@ -84,8 +82,6 @@ class AssetResource:
         resp.content_type = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         resp.set_header("Cache-Control", "public, max-age=3600")
         resp.set_header("X-Content-Type-Options", "nosniff")
-
-    on_head = on_get
 
 
 class GuideResource:
@@ -111,8 +107,6 @@ class GuideResource:
         resp.set_header("Content-Security-Policy", _GUIDES_SECURITY)
         resp.set_header("Referrer-Policy", "no-referrer")
 
-    on_head = on_get
-
 
 class OpenApiResource:
     """`/openapi.json`: the OpenAPI document."""
@@ -122,16 +116,12 @@ class OpenApiResource:
         resp.set_header("Vary", "X-Forwarded-Prefix")
         resp.data = openapi_json(prefix_of(req))
 
-    on_head = on_get
-
 
 class HealthResource:
     """`/health`: the process is alive."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.data = to_json({"status": "ok"})
-
-    on_head = on_get
 
 
 class ReadyResource:
@@ -144,8 +134,6 @@ class ReadyResource:
         await self._store.engine.ping()
         resp.data = to_json({"status": "ok"})
 
-    on_head = on_get
-
 
 class MetricsResource:
     """`/metrics`: for Prometheus."""
@@ -156,8 +144,6 @@ class MetricsResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.data = (await self._metrics.page()).encode()
         resp.content_type = CONTENT_TYPE
-
-    on_head = on_get
 
 
 def reference_page() -> bytes:

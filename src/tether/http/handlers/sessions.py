@@ -69,8 +69,6 @@ class SessionListResource:
             )
             resp.data = b"[%b]" % b",".join(await map_in_steps(_body, sessions))
 
-    on_head = on_get
-
 
 class SessionResource:
     """`/sessions/{id}`: one session."""
@@ -82,8 +80,6 @@ class SessionResource:
         session_id, partner = uuid_to_read(id), req.context.partner
         await pagination.wait_until_derived(self._store, req, resp)
         resp.data = _body(await self._store.sessions.get(partner, session_id))
-
-    on_head = on_get
 
 
 def filter_of(query: dict[str, str]) -> SessionFilter:

@@ -67,5 +67,3 @@ class StateResource:
         partner, entity_id = req.context.partner, requests.id_to_read(id)
         stale = await pagination.accepts_stale(self._store, req, resp)
         resp.data = to_json(await self._state_of(partner, entity_id, stale=stale))
-
-    on_head = on_get

@@ -54,8 +54,6 @@ class SessionSummaryResource:
         if stop is not None:
             page.link_next("{} {}".format(*stop), partial=len(rows) < page.limit)
 
-    on_head = on_get
-
 
 class EnergyResource:
     """`/energy`: the charged energy over time, in steps."""
@@ -79,8 +77,6 @@ class EnergyResource:
             resp.data = to_json([step_of(total, bucket, group, key) for bucket, key, total in rows])
         if stop is not None:
             page.link_next("{} {}".format(*stop), partial=len(rows) < page.limit)
-
-    on_head = on_get
 
 
 def _division(query: dict[str, str]) -> Division:

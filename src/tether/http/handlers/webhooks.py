@@ -74,16 +74,12 @@ class WebhookListResource(_Resource):
         found = await self._store.webhooks.of_partner(req.context.partner)
         resp.data = to_json([webhook_view(webhook, now_ms) for webhook in found])
 
-    on_head = on_get
-
 
 class WebhookResource(_Resource):
     """`/webhooks/{id}`: one endpoint."""
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         resp.data = to_json(await self._view(req.context.partner, uuid_to_read(id)))
-
-    on_head = on_get
 
     async def on_patch(self, req: ApiRequest, resp: Response, id: str) -> None:
         document = await requests.read_document(req)
@@ -124,8 +120,6 @@ class WebhookAttemptsResource(_Resource):
         )
         attempts = page.finish(found, lambda attempt: attempt.id)
         resp.data = to_json([attempt_view(attempt) for attempt in attempts])
-
-    on_head = on_get
 
 
 class WebhookReplayResource(_Resource):
