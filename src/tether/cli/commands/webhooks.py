@@ -175,7 +175,7 @@ def delete(id: str, yes: bool, client: "Client") -> None:
 def test(id: str, as_json: bool, client: "Client") -> None:
     """Send a test message to the webhook ID, and show the result."""
     outcome = client.webhooks.test(_full_id(client, id))
-    show_one(outcome, lambda one: say(_outcome(one)), as_json=as_json)
+    show_one(outcome, lambda outcome: say(_outcome(outcome)), as_json=as_json)
     if not outcome.succeeded:
         sys.exit(1)
 
@@ -269,37 +269,38 @@ def _show_secret(made: "Webhook", about: str, *, as_json: bool) -> None:
 def _show_table(found: "list[Webhook]") -> None:
     titles = ("Id", "Status", "Address", "Messages", "Description")
     rows: list[list[str]] = [
-        [one.id, _status(one), one.url, _types(one), one.description] for one in found
+        [webhook.id, _status(webhook), webhook.url, _types(webhook), webhook.description]
+        for webhook in found
     ]
     show_table(titles, rows, wrapped=("Address", "Messages", "Description"))
 
 
-def _show_attempts(made: "list[WebhookAttempt]") -> None:
+def _show_attempts(attempts: "list[WebhookAttempt]") -> None:
     titles = ("Time", "Message", "Result", "Took")
-    show_table(titles, [_attempt(one) for one in made], wrapped=("Result",))
+    show_table(titles, [_attempt(attempt) for attempt in attempts], wrapped=("Result",))
 
 
-def _show(one: "Webhook") -> None:
-    backlog = one.backlog
+def _show(webhook: "Webhook") -> None:
+    backlog = webhook.backlog
     show_pairs(
         [
-            ("Id", one.id),
-            ("Status", _status(one)),
-            ("Address", one.url),
-            ("Messages", _types(one)),
-            ("Charger", one.charger_id or ""),
-            ("Vehicle", one.vehicle_id or ""),
-            ("Description", one.description),
-            ("In a request", f"up to {one.max_batch}" if one.max_batch > 1 else ""),
-            ("At most", f"{one.rate_per_second} requests/s" if one.rate_per_second else ""),
+            ("Id", webhook.id),
+            ("Status", _status(webhook)),
+            ("Address", webhook.url),
+            ("Messages", _types(webhook)),
+            ("Charger", webhook.charger_id or ""),
+            ("Vehicle", webhook.vehicle_id or ""),
+            ("Description", webhook.description),
+            ("In a request", f"up to {webhook.max_batch}" if webhook.max_batch > 1 else ""),
+            ("At most", f"{webhook.rate_per_second} requests/s" if webhook.rate_per_second else ""),
             ("Not sent yet", _backlog(backlog.events, backlog.sessions) if backlog else ""),
-            ("Parked", counted(one.parked, "message") if one.parked else ""),
-            ("Last success", one.last_success_at or ""),
-            ("Failing since", one.failing_since or ""),
-            ("Waits for", one.waits_for or ""),
-            ("Next try", one.next_try_at or ""),
-            ("Stops", one.stops_at or ""),
-            ("Old secret until", one.old_secret_until or ""),
+            ("Parked", counted(webhook.parked, "message") if webhook.parked else ""),
+            ("Last success", webhook.last_success_at or ""),
+            ("Failing since", webhook.failing_since or ""),
+            ("Waits for", webhook.waits_for or ""),
+            ("Next try", webhook.next_try_at or ""),
+            ("Stops", webhook.stops_at or ""),
+            ("Old secret until", webhook.old_secret_until or ""),
         ]
     )
 
@@ -311,19 +312,23 @@ def _backlog(events: int, sessions: int) -> str:
     return f"{counted(events, 'event')}, {changes} changes of sessions"
 
 
-def _status(one: "Webhook") -> Cell:
-    warning = f" ({one.warning} % of the time)" if one.warning else ""
-    return Cell(f"{one.status}{warning}", _STYLES.get(one.status, ""))
+def _status(webhook: "Webhook") -> Cell:
+    warning = f" ({webhook.warning} % of the time)" if webhook.warning else ""
+    return Cell(f"{webhook.status}{warning}", _STYLES.get(webhook.status, ""))
 
 
-def _types(one: "Webhook") -> str:
-    return "all" if len(one.types) == len(MessageType) else ", ".join(one.types)
+def _types(webhook: "Webhook") -> str:
+    return "all" if len(webhook.types) == len(MessageType) else ", ".join(webhook.types)
 
 
-def _attempt(one: "WebhookAttempt") -> list[str]:
-    more = f" and {one.messages - 1} more" if one.messages > 1 else ""
-    result = Cell(str(one.status), "green") if one.succeeded else Cell(one.error or "", "red")
-    return [one.at, f"{one.message_id}{more}", result, _duration(one.duration)]
+def _attempt(attempt: "WebhookAttempt") -> list[str]:
+    more = f" and {attempt.messages - 1} more" if attempt.messages > 1 else ""
+    result = (
+        Cell(str(attempt.status), "green")
+        if attempt.succeeded
+        else Cell(attempt.error or "", "red")
+    )
+    return [attempt.at, f"{attempt.message_id}{more}", result, _duration(attempt.duration)]
 
 
 def _duration(seconds: Decimal) -> str:
@@ -352,7 +357,8 @@ def _full_id(client: "Client", beginning: str) -> str:
     """The id of the only webhook whose id begins like this. Raises SetupError."""
     if len(beginning) == 36:
         return beginning
-    found = [one.id for one in client.webhooks.list() if one.id.startswith(beginning)]
+    ids = [webhook.id for webhook in client.webhooks.list()]
+    found = [id for id in ids if id.startswith(beginning)]
     if len(found) == 1 and beginning:
         return found[0]
     problem = f"{beginning!r} begins {len(found)} ids" if found else f"No id begins {beginning!r}"
