@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Callable
 
 from falcon.asgi import Request, Response
 
-from tether.console.downloads import while_signed_in
 from tether.console.pages import Page, split_page
 from tether.console.request import base_of, partner_of, position, query_of, user_of
 from tether.console.user_sessions import UserSessions
@@ -62,7 +61,7 @@ class AuditFile:
         resp.content_type = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
         resp.downloadable_as = f"audit.{form}"
         lines = self._lines(req, wanted, as_csv=form == "csv")
-        resp.stream = while_signed_in(req, self._user_sessions, lines)
+        resp.stream = self._user_sessions.while_signed_in(req, lines)
 
     async def _lines(
         self, req: Request, wanted: AuditFilter, *, as_csv: bool

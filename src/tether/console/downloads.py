@@ -1,17 +1,17 @@
-"""Downloads of sessions in the formats of `tether export sessions`; the end of any download."""
+"""Downloads of sessions in the formats of `tether export sessions`."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from tempfile import TemporaryFile
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from falcon.asgi import Request, Response
 
 from tether.console.request import partner_of, query_of
 from tether.console.sessions import session_query
 from tether.console.user_sessions import UserSessions
-from tether.domain.errors import Abandoned, NotFound
+from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
@@ -23,7 +23,6 @@ from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import Turns, map_in_steps
 
-T = TypeVar("T")
 MAX_SESSIONS = 200_000
 PAGE = 1_000
 CHUNK_BYTES = 64 * 1024
@@ -44,7 +43,7 @@ class SessionsFile:
             raise NotFound
         wanted, partner = session_query(query_of(req)).filter, partner_of(req).id
         if form == "csv":
-            resp.stream = while_signed_in(req, self._user_sessions, self._csv(partner, wanted))
+            resp.stream = self._user_sessions.while_signed_in(req, self._csv(partner, wanted))
         else:
             async with self._parquet_turns.of(partner):
                 resp.stream = _chunks(await self._parquet(req, partner, wanted))
@@ -62,7 +61,7 @@ class SessionsFile:
         target = TemporaryFile()  # noqa: SIM115  # _chunks closes it
         try:
             file = await asyncio.to_thread(ParquetFile, Session, target)
-            pages = while_signed_in(req, self._user_sessions, self._pages(partner, wanted))
+            pages = self._user_sessions.while_signed_in(req, self._pages(partner, wanted))
             try:
                 async with aclosing(pages):
                     async for page in pages:
@@ -93,27 +92,3 @@ async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:
     with file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
-
-
-async def wait_for_disconnect(req: Request) -> None:
-    """Returns when the client has disconnected."""
-    while (await req._receive())["type"] != "http.disconnect":
-        pass
-
-
-async def while_signed_in(
-    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[T]
-) -> AsyncGenerator[T]:
-    """The parts of a file, while the client is connected and signed in.
-
-    Raises Abandoned otherwise, so that nobody takes the beginning of the file for all of it.
-    """
-    leaving = asyncio.create_task(wait_for_disconnect(req))
-    try:
-        async with aclosing(parts):
-            async for part in parts:
-                if leaving.done() or await user_sessions.find(req) is None:
-                    raise Abandoned
-                yield part
-    finally:
-        leaving.cancel()

@@ -6,8 +6,7 @@ from time import monotonic
 
 from falcon.asgi import Request, Response
 
-from tether.console.downloads import wait_for_disconnect
-from tether.console.request import partner_of
+from tether.console.request import partner_of, wait_for_disconnect
 from tether.console.user_sessions import UserSessions
 from tether.domain.errors import Unavailable
 from tether.server.event_streams import EventStreams

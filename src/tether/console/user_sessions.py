@@ -1,20 +1,24 @@
 """Sessions of signed-in users, and the cookie with their token."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from ipaddress import ip_address
+from typing import TypeVar
 
 from falcon.asgi import Request, Response
 
 from tether.console.rate_limit import RateLimit
-from tether.console.request import actor_with
+from tether.console.request import actor_with, wait_for_disconnect
 from tether.domain.audit import NOBODY
-from tether.domain.errors import NotFound, RateLimited
+from tether.domain.errors import Abandoned, NotFound, RateLimited
 from tether.domain.keys import SESSION_MS, Key, Rate, digest_of, is_token, is_well_formed, new_token
 from tether.domain.partners import Partner
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.console_sessions import ConsoleSession
 
+T = TypeVar("T")
 AUDITED_REFUSALS = Rate(60, 60)  # in each worker
 _TOO_LARGE = 2**63  # for a number in the database
 
@@ -77,6 +81,21 @@ class UserSessions:
         """Signs out."""
         await self._store.console_sessions.end(session.digest)
         _set_cookie(req, resp, "", 0)
+
+    async def while_signed_in(self, req: Request, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """The parts of a file, while the client is connected and signed in.
+
+        Raises Abandoned otherwise, so that nobody takes the beginning of the file for all of it.
+        """
+        leaving = asyncio.create_task(wait_for_disconnect(req))
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    if leaving.done() or await self.find(req) is None:
+                        raise Abandoned
+                    yield part
+        finally:
+            leaving.cancel()
 
     async def partner(self, user: ConsoleSession, partner_id: int) -> Partner:
         """The partner, if the user may see it. Raises NotFound."""
