@@ -139,17 +139,20 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         all sessions that still miss a report.
         """
         known, reports, age, skipped = [self], list[ChargeReport](), 0, 0
-        for one in reversed(earlier):
-            age += 1 + one.skipped
+        for session in reversed(earlier):
+            age += 1 + session.skipped
             if age >= RECENT:
                 break
-            if one.charger_id == self.charger_id and not one.end_missing and not one.charges:
-                reports = [*one.earlier_reports, *one.reports, *reports][-MAX_REPORTS:]
-                skipped += 1 + one.skipped
+            if (
+                session.charger_id == self.charger_id
+                and not session.end_missing
+                and not session.charges
+            ):
+                reports = [*session.earlier_reports, *session.reports, *reports][-MAX_REPORTS:]
+                skipped += 1 + session.skipped
                 continue
-            known.append(
-                msgspec.structs.replace(one, skipped=one.skipped + skipped) if skipped else one
-            )
+            between = session.skipped + skipped
+            known.append(msgspec.structs.replace(session, skipped=between) if skipped else session)
             skipped = 0
         if reports or self.earlier_reports:
             known[0] = msgspec.structs.replace(self, earlier_reports=tuple(reports))
@@ -163,7 +166,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         reports = self.reports[-1:]
         if energy is not None and time_s is not None:
             reports = self.earlier_reports + self.reports
-        return any(one.covers(energy, time_s) for one in reports)
+        return any(report.covers(energy, time_s) for report in reports)
 
     def is_new(self, report: LateReport) -> bool:
         """Whether the report adds something."""
@@ -257,14 +260,14 @@ LegacyEndedSessions = tuple[_LegacyEndedSession, ...]
 
 def from_legacy(stored: LegacyEndedSessions) -> tuple[EndedSession, ...]:
     """The same in today's form."""
-    newer_ages = [one.age for one in stored[1:]] + [-1]
+    newer_ages = [session.age for session in stored[1:]] + [-1]
     return tuple(
         EndedSession(
-            one.start[0], one.start[2], one.end_ms - one.start[0], one.start[1],
-            one.reports, one.power, one.charges, not one.end_seen,
-            one.earlier_reports, one.age - newer - 1, one.updates, one.shared,
+            session.start[0], session.start[2], session.end_ms - session.start[0], session.start[1],
+            session.reports, session.power, session.charges, not session.end_seen,
+            session.earlier_reports, session.age - newer - 1, session.updates, session.shared,
         )
-        for one, newer in zip(stored, newer_ages, strict=True)
+        for session, newer in zip(stored, newer_ages, strict=True)
     )  # fmt: skip
 
 
@@ -288,14 +291,14 @@ def session_of_report(
     ended: Sequence[EndedSession], energy: Decimal | None, time_s: Decimal | None
 ) -> EndedSession | None:
     """The session of a report. `ended` are the sessions at one charger, the newest last."""
-    for one in reversed(ended):
-        if one.has_report(energy, time_s):
-            return one
+    for session in reversed(ended):
+        if session.has_report(energy, time_s):
+            return session
         if energy is None or time_s is None:
             break
-    for one in reversed(ended):
-        if one.charges and (time_s is None or one.had_time_for(time_s)):
-            return one
+    for session in reversed(ended):
+        if session.charges and (time_s is None or session.had_time_for(time_s)):
+            return session
     return ended[-1] if ended else None
 
 

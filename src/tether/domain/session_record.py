@@ -484,10 +484,10 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def ended(self) -> EndedSession:
         """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
-        charges = [one.span(self.end_ms) for one in self.periods if one.is_unreported]
+        charges = [period.span(self.end_ms) for period in self.periods if period.is_unreported]
         if not self.periods:
             charges = [(self.start_ms, self.end_ms)]
-        reports = [one.report for one in self.periods if one.report != NO_REPORT]
+        reports = [period.report for period in self.periods if period.report != NO_REPORT]
         return EndedSession(
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
             tuple(reports[-MAX_REPORTS:]), self.periods[-1].power_max if self.periods else None,
@@ -503,8 +503,8 @@ def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[
     """
     ends: list[OrderedEvent] = []
     if session is not None and session.end_ms is None:
-        here = [one for one in events if one.position.charger_id == session.charger_id]
-        ranks = {one.position.rank for one in here}
+        here = [event for event in events if event.position.charger_id == session.charger_id]
+        ranks = {event.position.rank for event in here}
         again, leaves = CONNECTED in ranks, DISCONNECTED in ranks
         if session.charging is None and not again:
             ends = here  # a charge of no length, before the unplug
@@ -512,13 +512,14 @@ def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[
             stops = STOPPED in ranks
             wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
             if leaves or session.charging is not None:
-                ends = [one for one in here if wanted.get(one.position.rank)]
+                ends = [event for event in here if wanted.get(event.position.rank)]
             if not leaves and not again:  # other events here come before events elsewhere
-                ends += [one for one in here if one not in ends]
-    rest = [one for one in events if one not in ends]
+                ends += [event for event in here if event not in ends]
+    rest = [event for event in events if event not in ends]
     first = {position.charger_id: position.rank for position, _ in reversed(rest)}
     return ends + sorted(
-        rest, key=lambda f: (first[f.position.charger_id], f.position.charger_id, f)
+        rest,
+        key=lambda event: (first[event.position.charger_id], event.position.charger_id, event),
     )
 
 
@@ -557,10 +558,10 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
 def _late_period(session: SessionRecord, report: LateReport) -> PeriodRecord | None:
     """The period that a late report belongs to; None if it is already reported."""
     energy, time_s = report.energy, report.time_s
-    again = (one.report.covers(energy, time_s) for one in session.periods)
+    again = (period.report.covers(energy, time_s) for period in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
-    numbers = [number for number, one in enumerate(session.periods) if one.is_unreported]
+    numbers = [number for number, period in enumerate(session.periods) if period.is_unreported]
     if not numbers:
         return _unseen_period(session, report) or session.periods[-1]
     charges = [session.periods[number].span(session.end_ms or 0) for number in numbers]
@@ -619,7 +620,7 @@ def without_charger(
 
 
 def _elsewhere(sessions: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
-    return tuple(one for one in sessions if one.charger_id != charger)
+    return tuple(session for session in sessions if session.charger_id != charger)
 
 
 def milliseconds(seconds: Decimal) -> int:
