@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tether.domain.errors import Code
-from tether.http.errors import STATUS
 from tether.http.handlers.public import openapi_text
+from tether.server.status_codes import STATUS
 
 # For rules that are checked before the database is used: one engine is enough.
 ON_ONE_ENGINE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.api.helpers import ON_ONE_ENGINE, Raw, Wire
 from tests.conftest import Server
 from tether.domain.errors import Code
-from tether.http.errors import STATUS
+from tether.server.status_codes import STATUS
 
 pytestmark = ON_ONE_ENGINE
 

@@ -40,6 +40,7 @@ from tether.domain.models import Charger, Vehicle
 from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.settings import origin_of
+from tether.server.status_codes import STATUS
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 
@@ -67,19 +68,6 @@ class Dependencies:
     """Whether anybody may request a key at `/request-key`."""
     map_tiles: str
     """The URL of map tiles, if the operator set one."""
-
-
-STATUS: dict[type[errors.TetherError], int] = {
-    errors.Invalid: 400,
-    errors.Conflict: 409,
-    errors.SetupError: 400,
-    errors.Forbidden: 403,
-    CrossSiteRequest: 403,
-    errors.NotFound: 404,
-    errors.TooLarge: 413,
-    errors.RateLimited: 429,
-    errors.Unavailable: 503,
-}
 
 
 def create_console(dependencies: Dependencies) -> Console:
@@ -170,7 +158,7 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
         status, reason = 404, errors.Code.NOT_FOUND
         message = "There is no such page, or you may not see it."
     elif isinstance(error, errors.TetherError):
-        status = next((STATUS[kind] for kind in type(error).mro() if kind in STATUS), 500)
+        status = _status_of(error)
         reason, message = error.code or type(error).__name__, error.message
         if isinstance(error, errors.Unavailable | errors.RateLimited):
             resp.retry_after = error.retry_after_s
@@ -184,6 +172,14 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
     req.context.reason = reason
     title = f"{status} {HTTPStatus(status).phrase}"
     await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
+
+
+def _status_of(error: errors.TetherError) -> int:
+    if error.code is not None:
+        return STATUS[errors.Code(error.code)]
+    if isinstance(error, CrossSiteRequest):
+        return 403
+    return 400 if isinstance(error, errors.SetupError) else 500
 
 
 def _lead_to_sign_in(req: Request, resp: Response) -> None:

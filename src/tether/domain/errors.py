@@ -1,4 +1,4 @@
-"""The errors of Tether, without HTTP: `http/errors.py` has the table of status codes.
+"""The errors of Tether, without HTTP: `server/status_codes.py` has their status codes.
 
 The message of an error is for the partner's developer, who reads it in an answer.
 

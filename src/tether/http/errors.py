@@ -17,6 +17,7 @@ from tether.domain.keys import without_keys
 from tether.domain.models import to_json
 from tether.http.requests import ApiRequest, prefix_of, structured
 from tether.server.logging import is_new
+from tether.server.status_codes import STATUS
 
 log = structlog.get_logger()
 
@@ -25,37 +26,6 @@ CONTENT_SECURITY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-STATUS: dict[Code, int] = {
-    Code.REQUEST_MALFORMED: 400,
-    Code.BODY_MALFORMED: 400,
-    Code.PARAMETER_INVALID: 400,
-    Code.PARAMETER_MISSING: 400,
-    Code.PARAMETER_UNKNOWN: 400,
-    Code.EPOCH_CHANGED: 400,
-    Code.KEY_INVALID: 403,
-    Code.KEY_READ_ONLY: 403,
-    Code.PATH_UNKNOWN: 404,
-    Code.NOT_FOUND: 404,
-    Code.METHOD_NOT_ALLOWED: 405,
-    Code.REQUEST_TIMEOUT: 408,
-    Code.CHARGER_UNKNOWN: 409,
-    Code.VEHICLE_UNKNOWN: 409,
-    Code.EVENT_CONTRADICTS: 409,
-    Code.EVENT_EXPIRED: 409,
-    Code.HAS_EVENTS: 409,
-    Code.TOO_MANY_WEBHOOKS: 409,
-    Code.PRECONDITION_FAILED: 412,
-    Code.TOO_LARGE: 413,
-    Code.ENCODING_UNSUPPORTED: 415,
-    Code.RATE_LIMITED: 429,
-    Code.TOO_MANY_AT_ONCE: 429,
-    Code.HEAD_TOO_LARGE: 431,
-    Code.INTERNAL_ERROR: 500,
-    Code.UNAVAILABLE: 503,
-    Code.NOT_DERIVED: 503,
-}
-
-
 CLIENT_GONE = 499  # as in nginx: only the log and the metrics show it
 PAGES = frozenset({403, 404, 405})
 """Statuses that a person can get who opens an address in a browser."""
@@ -67,7 +37,7 @@ def install(
     methods: Mapping[str, list[str]],
     route_of: Callable[[str], str | None],
 ) -> None:
-    """Makes the app answer every error with the status of the table above. Unexpected errors are
+    """Makes the app answer every error with the status of its code. Unexpected errors are
     logged, and get a 500.
 
     `methods` has the methods of each route. `route_of` finds the route of a path.

@@ -10,14 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tether.domain.errors import Code
 from tether.domain.models import to_json
-
-STATUS = {
-    Code.REQUEST_MALFORMED: 400,
-    Code.REQUEST_TIMEOUT: 408,
-    Code.HEAD_TOO_LARGE: 431,
-    Code.INTERNAL_ERROR: 500,
-    Code.UNAVAILABLE: 503,
-}
+from tether.server.status_codes import STATUS
 
 
 class Bounds:

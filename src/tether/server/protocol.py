@@ -29,8 +29,9 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from tether.domain.errors import Abandoned, Code
-from tether.server.connections import STATUS, Bounds, error_response
+from tether.server.connections import Bounds, error_response
 from tether.server.logging import is_new
+from tether.server.status_codes import STATUS
 from tether.storage.turns import LoopTurns, abandon
 
 log = structlog.get_logger()

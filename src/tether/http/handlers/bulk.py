@@ -14,7 +14,6 @@ from tether.domain.keys import Key
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.domain.validation import MAX_BYTES
 from tether.http import requests
-from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource, etag
 from tether.http.middleware import set_rate_limit
 from tether.http.requests import ApiRequest
@@ -22,6 +21,7 @@ from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, rea
 from tether.ingest.json_reader import gunzip
 from tether.ingest.unit_warnings import unlikely_members
 from tether.server.authenticator import Limiter
+from tether.server.status_codes import STATUS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.log_positions import Epoch
