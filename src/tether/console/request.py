@@ -53,12 +53,6 @@ def require_change(req: Request) -> None:
         raise Forbidden(read_only=True)
 
 
-async def wait_for_disconnect(req: Request) -> None:
-    """Returns when the client has disconnected."""
-    while (await req._receive())["type"] != "http.disconnect":
-        pass
-
-
 # Addresses ----------------------------------------------------------------------------------------
 
 

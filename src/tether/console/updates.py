@@ -6,10 +6,10 @@ from time import monotonic
 
 from falcon.asgi import Request, Response
 
-from tether.console.request import partner_of, wait_for_disconnect
+from tether.console.request import partner_of
 from tether.console.user_sessions import UserSessions
 from tether.domain.errors import Unavailable
-from tether.server.event_streams import EventStreams
+from tether.server.event_streams import EventStreams, wait_for_disconnect
 from tether.server.store import Store
 
 MAX_STREAMS = 32  # of one partner in one process
@@ -40,8 +40,7 @@ class UpdatesResource:
     async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
         _, sent = await self._store.feed.log_progress(partner)
         with self._store.feed.listening(partner) as listener:
-            leaving = asyncio.create_task(wait_for_disconnect(req))
-            leaving.add_done_callback(lambda _: listener.news.set())
+            leaving = asyncio.create_task(wait_for_disconnect(req, listener))
             try:
                 # Changes since the page was rendered, or before a reconnection, may be missing.
                 yield f"retry: {RETRY_MS}\nevent: changed\ndata: {sent}\n\n"

@@ -9,11 +9,12 @@ from typing import TypeVar
 from falcon.asgi import Request, Response
 
 from tether.console.rate_limit import RateLimit
-from tether.console.request import actor_with, wait_for_disconnect
+from tether.console.request import actor_with
 from tether.domain.audit import NOBODY
 from tether.domain.errors import Abandoned, NotFound, RateLimited
 from tether.domain.keys import SESSION_MS, Key, Rate, digest_of, is_token, is_well_formed, new_token
 from tether.domain.partners import Partner
+from tether.server.event_streams import wait_for_disconnect
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.console_sessions import ConsoleSession

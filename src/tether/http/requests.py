@@ -87,12 +87,6 @@ class ApiRequest(Request):
                 raise Malformed("The body broke off.")  # the client is gone
         yield event["body"]
 
-    async def wait_for_disconnect(self) -> None:
-        """Returns when the client has disconnected."""
-        # This is not kept in the scope, because that would be a cycle of references.
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
 
 def key_of(req: ApiRequest) -> Key:
     """The key by which the request was admitted."""

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import KEY_LENGTH, Key, Rate, digest_if_well_formed
-from tether.storage.key_hours import HOUR_MS, SLOT_MS, Counts
+from tether.domain.timestamps import HOUR_MS
+from tether.storage.key_hours import SLOT_MS, Counts
 
 log = logging.getLogger(__name__)  # not structlog: commands that make keys start faster
 
@@ -307,7 +308,7 @@ class KeyUse:
             self._counted[partner, key] = counted
         return counted
 
-    async def keep_writing(self) -> None:
+    async def run(self) -> None:
         """Writes the records and counts regularly, until it is cancelled."""
         while True:
             await asyncio.sleep(WRITE_USE_S)

@@ -1,14 +1,25 @@
-"""Limits the number of answers with Server-Sent Events, which last until the client leaves."""
+"""Answers that last until the client leaves: their number, and whether the client is there."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+from falcon.asgi import Request
+
 from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.projections.change_feed import Listener
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 
 RETRY_AFTER_S = 15
+
+
+async def wait_for_disconnect(req: Request, listener: Listener | None = None) -> None:
+    """Returns when the client has disconnected. Then the listener gets news."""
+    while (await req._receive())["type"] != "http.disconnect":
+        pass
+    if listener is not None:
+        listener.news.set()
 
 
 class EventStreams:

@@ -127,7 +127,7 @@ async def serve(
         ):
             _collect_garbage_less_often()
             jobs = [
-                store.key_use.keep_writing(),
+                store.key_use.run(),
                 _observe(store, metrics),
                 store.erasing.run(),
                 run_audit_deletion(store, settings.audit_days, now_ms),

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from tether.domain.timestamps import HOUR_MS
 from tether.storage.engine import Engine, batch, batch_of, columns_of
 
-HOUR_MS = 3_600_000
 KEPT_HOURS = 8 * 24
 DAY_H = 24
 HISTORY_H = 7 * 24  # shows the usual activity of a partner

@@ -48,8 +48,6 @@ class EventListResource:
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         await _list(self._store, req, resp, LIST_PARAMETERS, EVENTS)
 
-    on_head = on_get
-
 
 class WithdrawalListResource:
     """`/events/withdrawn`: the withdrawals in the order of the commits."""
@@ -59,8 +57,6 @@ class WithdrawalListResource:
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         await _list(self._store, req, resp, WITHDRAWAL_PARAMETERS, WITHDRAWALS)
-
-    on_head = on_get
 
 
 async def _list(
@@ -110,8 +106,6 @@ class EventResource:
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         resp.data = await self._store.events.get(req.context.partner, uuid_to_read(id))
-
-    on_head = on_get
 
     async def on_delete(self, req: ApiRequest, resp: Response, id: str) -> None:
         event_id = uuid_to_read(id)

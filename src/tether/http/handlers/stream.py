@@ -21,7 +21,7 @@ from tether.http.handlers.events import filter_of
 from tether.http.requests import ApiRequest
 from tether.projections.change_feed import Listener
 from tether.server.authenticator import Authenticator
-from tether.server.event_streams import EventStreams, StreamBody
+from tether.server.event_streams import EventStreams, StreamBody, wait_for_disconnect
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.storage.log_positions import Epoch
@@ -115,7 +115,7 @@ class _Stream:
         """The text to send, until the client leaves, the key is invalid or the server stops."""
         end, sent = "cut off", self._began
         with self.store.feed.listening(self._key.partner) as listener:
-            leaving = asyncio.create_task(self._wait_for_disconnect(listener))
+            leaving = asyncio.create_task(wait_for_disconnect(self.req, listener))
             try:
                 # At once, so that the client knows its position.
                 yield f": connected\nretry: {RETRY_MS}\nid: {self._id()}\n\n"
@@ -145,10 +145,6 @@ class _Stream:
             events=self._events,
             s=round(monotonic() - self._began, 3),
         )
-
-    async def _wait_for_disconnect(self, listener: Listener) -> None:
-        await self.req.wait_for_disconnect()
-        listener.news.set()
 
     async def _reason_to_end(self, leaving: "asyncio.Task[None]") -> str | None:
         if leaving.done():
