@@ -576,7 +576,7 @@ def _unseen_period(session: SessionRecord, report: LateReport) -> PeriodRecord |
     which nothing else was told.
     """
     last, end_ms, time_s = session.periods[-1], session.end_ms, report.time_s
-    known = any(one.time_s == time_s for one in session.periods)
+    known = any(period.time_s == time_s for period in session.periods)
     if report.type is not EventType.VEHICLE_CHARGE_STOPPED or not report.energy or known:
         return None
     if time_s is None or last.stop_ms is None or end_ms is None:

@@ -1,8 +1,11 @@
 """Validates webhooks: turns the members of a request into the fields of an endpoint."""
 
+import re
 from decimal import Decimal
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tether.domain.errors import Invalid, Missing
 from tether.domain.validation import (
@@ -20,15 +23,14 @@ from tether.domain.webhooks import (
     OVERLAP_MS,
     MessageType,
     SignatureKind,
-    fault_in_url,
     message_id_in,
-    types_in,
 )
 
 LONGEST_URL = 2_000
 LONGEST_DESCRIPTION = 200
 MAX_PER_SECOND = Decimal(1_000)
 MIN_PER_SECOND = Decimal("0.001")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]")
 
 
 class WebhookFields(NamedTuple):
@@ -39,21 +41,52 @@ class WebhookFields(NamedTuple):
     """`now`, `start` or a cursor; None if it is not given."""
 
 
+def _fault_in_url(url: str, *, allow_http: bool) -> str | None:
+    """What is wrong with the URL of an endpoint, in a sentence; None if it is valid."""
+    schemes = ("https", "http") if allow_http else ("https",)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "It must be an address such as https://example.com/hook."
+    host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc.removesuffix(":")
+    faults = {
+        f"It must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.":
+            not url.startswith(tuple(f"{scheme}://" for scheme in schemes)),
+        "It must have only characters of ASCII, others as %xx, and no blank.":
+            not url.isascii() or not url.isprintable() or " " in url or "\\" in url,
+        "It must have no name and password.": "@" in parts.netloc,
+        "It must have no fragment (#…).": "#" in url,
+        "It must have a host name or an address, and a port from 1 to 65535 if any.":
+            port == 0 or not _HOST.fullmatch(host),
+    }  # fmt: skip
+    return next((fault for fault, holds in faults.items() if holds), None)
+
+
+def literal_address(url: str) -> str | None:
+    """The IP address in the URL; None if it has a host name."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
+
+
 def _url(name: str, value: Any, *, allow_http: bool) -> str:
     if not isinstance(value, str):
         raise Invalid(name, "It must be text: an address such as https://example.com/hook.")
     if len(value) > LONGEST_URL:
         raise Invalid(name, f"It must have at most {LONGEST_URL:,} characters.")
-    if fault := fault_in_url(value, allow_http=allow_http):
+    if fault := _fault_in_url(value, allow_http=allow_http):
         raise Invalid(name, fault)
     return value
 
 
 def _types(name: str, value: Any) -> tuple[MessageType, ...]:
-    types = types_in(value) if isinstance(value, list) and len(value) <= 100 else None
-    if not types:
+    named = value if isinstance(value, list) and len(value) <= 100 else []
+    if not named or any(kind not in ALL_TYPES for kind in named):
         raise Invalid(name, f"It must be an array with some of {', '.join(ALL_TYPES)}.")
-    return types
+    return tuple(kind for kind in ALL_TYPES if kind in named)
 
 
 def _boolean(name: str, value: Any) -> bool:

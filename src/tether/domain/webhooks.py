@@ -7,14 +7,12 @@ and in seconds in the headers of a message.
 import base64
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from ipaddress import ip_address
 from secrets import token_bytes
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,8 +32,6 @@ OVERLAP_MS = DAY_MS  # how long an old secret signs too, by default
 LONGEST_OVERLAP_MS = 7 * OVERLAP_MS
 TOLERANCE_S = 300  # between the clocks of the sender and the receiver
 SECRET, PRIVATE_KEY, PUBLIC_KEY = "whsec_", "whsk_", "whpk_"
-
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]")
 
 
 class MessageType(StrEnum):
@@ -339,45 +335,3 @@ def warning_of(failing_since_ms: int | None, now_ms: int) -> int | None:
         return None
     share = 100 * (now_ms - failing_since_ms) / STOPS_AFTER_MS
     return max((warning for warning in WARNINGS if share >= warning), default=None)
-
-
-# Validation ---------------------------------------------------------------------------------------
-
-
-def fault_in_url(url: str, *, allow_http: bool) -> str | None:
-    """What is wrong with the URL of an endpoint, in a sentence; None if it is valid."""
-    schemes = ("https", "http") if allow_http else ("https",)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "It must be an address such as https://example.com/hook."
-    host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc.removesuffix(":")
-    faults = {
-        f"It must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.":
-            not url.startswith(tuple(f"{scheme}://" for scheme in schemes)),
-        "It must have only characters of ASCII, others as %xx, and no blank.":
-            not url.isascii() or not url.isprintable() or " " in url or "\\" in url,
-        "It must have no name and password.": "@" in parts.netloc,
-        "It must have no fragment (#…).": "#" in url,
-        "It must have a host name or an address, and a port from 1 to 65535 if any.":
-            port == 0 or not _HOST.fullmatch(host),
-    }  # fmt: skip
-    return next((fault for fault, holds in faults.items() if holds), None)
-
-
-def literal_address(url: str) -> str | None:
-    """The IP address in the URL; None if it has a host name."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return None
-
-
-def types_in(values: Iterable[Any]) -> tuple[MessageType, ...] | None:
-    """The types of these names, each once, in the order of MessageType; None if one is unknown."""
-    named = list(values)
-    if not all(isinstance(name, str) and name in set(MessageType) for name in named):
-        return None
-    return tuple(kind for kind in MessageType if kind in named)

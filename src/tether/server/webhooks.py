@@ -20,7 +20,7 @@ from tether.domain.errors import (
 )
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
-from tether.domain.webhook_validation import Replay
+from tether.domain.webhook_validation import Replay, literal_address
 from tether.domain.webhooks import (
     LAST_ID,
     MAX_ENDPOINTS,
@@ -35,7 +35,6 @@ from tether.domain.webhooks import (
     Outcome,
     SignatureKind,
     Status,
-    literal_address,
     new_secret,
 )
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
