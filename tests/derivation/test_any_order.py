@@ -90,3 +90,28 @@ def test_restarts_in_between_change_nothing(
         assert (sessions(client), states(client)) == expected
     assert len(expected[0]) > len(vehicles)
     assert server.failures() == []
+
+
+def test_the_newest_event_at_a_charger_does_not_depend_on_which_came_last(
+    partners: list[httpx.Client],
+) -> None:
+    vehicles = [f"tie-{number}" for number in range(4)]
+    bodies = [
+        {
+            "type": f"VEHICLE_{kind}",
+            "chargerId": "tie",
+            "vehicleId": vehicle,
+            "timestamp": f"2026-01-05T0{hour}:00:00.000Z",
+        }
+        for hour, kind in ((8, "CONNECTED"), (9, "DISCONNECTED"))
+        for vehicle in vehicles
+    ]
+    found = []
+    for client, one in zip(partners, (bodies, bodies[::-1], bodies[2:] + bodies[:2]), strict=True):
+        assert client.put("/chargers/tie", json={"chargePowers": [11]}).status_code == 201
+        for vehicle in vehicles:
+            assert client.put(f"/vehicles/{vehicle}", json=VEHICLE).status_code == 201
+        for body in one:
+            assert client.post("/events", json=body).status_code == 201
+        found.append(read(client.get("/chargers/tie/state"))["lastEvent"]["vehicleId"])
+    assert len(set(found)) == 1, found

@@ -58,7 +58,7 @@ _AT_CHARGER = f"""
 (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
     SELECT s.here_seq FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = {{charger}} AND s.end_ms IS NOT NULL AND s.live = 1
-    ORDER BY s.rest_ms DESC LIMIT 1))
+    ORDER BY s.rest_ms DESC, s.id DESC LIMIT 1))
 """
 
 # Whether the charger exists, whether any events wait to be derived, and what is plugged in. Events
