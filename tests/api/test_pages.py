@@ -86,6 +86,7 @@ def test_a_newcomer_finds_three_curl_commands_and_the_way_to_a_key_and_the_refer
 ) -> None:
     text = httpx.get(server.url, verify=False).text
     assert text.count("curl ") >= 3
+    assert "<pre>" not in text  # they have a tabindex: what is wide scrolls by keyboard
     assert "tether keys create" in text
     assert "docs" in addresses(server, "/").linked
 

@@ -32,7 +32,7 @@ _TYPES = {
 }
 _DEMO_KEY = b"""
       <p>This is a demo, and its key is in a file. In the folder in which it was started:</p>
-      <div class="command"><pre><code>%b</code></pre></div>
+      <div class="command"><pre tabindex="0"><code>%b</code></pre></div>
       <p class="hint">It is the key that <code>make run</code> printed.</p>
 """
 _ROOT = b'"servers":[{"url":"/"'
