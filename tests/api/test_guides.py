@@ -85,6 +85,7 @@ def test_a_search_finds_sections_with_all_words(server: Server) -> None:
     text = httpx.get(f"{server.url}/guides", params={"q": "Cursor EPOCH"}).text
     results = re.findall(r'<a href="(guides/[^"]+#[^"]+)">', text)
     assert "guides/operations#epochs" in results
+    assert "<p>- " not in text  # a list in an excerpt is only words
     assert "<mark>" in text
     page = httpx.get(urljoin(f"{server.url}/guides", results[0])).text
     assert f'id="{results[0].partition("#")[2]}"' in page

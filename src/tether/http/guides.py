@@ -31,7 +31,7 @@ _LINK = re.compile(r"^- \[(.+?)\]\(([\w/-]+)\.md\)", re.MULTILINE)
 _HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _ELSEWHERE = re.compile(r"[a-z]+:")
-_MARKUP = re.compile(r"^```.*|^\|[-|: ]+$|\[([^\]]*)\]\([^)]*\)|[`*|]", re.MULTILINE)
+_MARKUP = re.compile(r"^```.*|^\|[-|: ]+$|^ *- |\[([^\]]*)\]\([^)]*\)|[`*|]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
