@@ -60,7 +60,9 @@ class Places(NamedTuple):
             answer = client.get(page)
             assert answer.status_code == 400, page
             assert answer.headers["tether-error"] == 'epoch-changed; parameter="cursor"'
-            assert message(answer).startswith("Parameter {cursor} is invalid. It is of before the ")
+            assert message(answer).startswith(
+                "Parameter {cursor} is invalid. It is from before the "
+            )
             assert message(answer).endswith(BEGIN_AGAIN)
         for name, options in (
             ("Last-Event-ID", {"headers": {"Last-Event-ID": self.stream}}),
@@ -68,7 +70,7 @@ class Places(NamedTuple):
         ):
             answer = client.get("/stream", **options)  # type: ignore[arg-type]
             assert answer.status_code == 400
-            assert message(answer).startswith(f"Parameter {{{name}}} is invalid. It is of before")
+            assert message(answer).startswith(f"Parameter {{{name}}} is invalid. It is from before")
             assert message(answer).endswith("Begin again with cursor=start.")
             assert answer.headers["tether-error"] == f'epoch-changed; parameter="{name}"'
 
@@ -270,7 +272,7 @@ def test_restore_refuses_what_would_do_harm_and_changes_nothing(
         assert "is in use" in refused(backup)
     assert "is the database itself" in refused(served.database)
     assert "There is no file" in refused(tmp_path / "missing.db")
-    assert "There is no file" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
     assert "is not a SQLite database" in refused(files["text"])
     assert "of another program" in refused(files["foreign"])
     assert "is empty" in refused(files["empty"])

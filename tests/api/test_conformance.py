@@ -36,7 +36,7 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|must not be before the year 2000|must be before to"
     r"|there are at most 1000 moments|Longitudes must be|stored: send null"
     r"|must be the name of a time zone|must be asc together with|must not be after"
-    r"|must be now, start, or a cursor|of before the database was restored"
+    r"|must be now, start, or a cursor|from before the database was restored"
     r"|must begin with https|must have no fragment|must have no name and password"
     r"|must have a host name or an address|must be an address such as"
 )

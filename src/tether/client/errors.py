@@ -137,7 +137,7 @@ ERRORS_BY_STATUS: dict[int, type[TetherError]] = {
 def epoch_changed() -> EpochChanged:
     """The error for an old cursor that the SDK detects, in the words of the server."""
     return EpochChanged(
-        "Parameter {cursor} is invalid. It is of before the database was restored: what followed "
+        "Parameter {cursor} is invalid. It is from before the database was restored: data after "
         "it may be lost. Begin again without it.",
         status=400,
         code=errors.Code.EPOCH_CHANGED,

@@ -122,8 +122,8 @@ class EpochChanged(TetherError):
 
     def __init__(self, parameter: str, began_at: str, again: str) -> None:
         super().__init__(
-            f"Parameter {{{parameter}}} is invalid. It is of before the database was restored (a "
-            f"new epoch began at {began_at}): what followed it may be lost. Begin again {again}."
+            f"Parameter {{{parameter}}} is invalid. It is from before the database was restored "
+            f"(a new epoch began at {began_at}): data after it may be lost. Begin again {again}."
         )
         self.parameter = parameter
 

@@ -124,12 +124,10 @@ class Metrics:
             "For how long the first of the events has waited that sessions and states do not "
             "contain yet.",
         )
-        self._webhooks = gauge(
-            "tether_webhooks", "Endpoints of webhooks, by how they are.", ["status"]
-        )
+        self._webhooks = gauge("tether_webhooks", "Endpoints of webhooks, by status.", ["status"])
         self._webhook_attempts = counter(
             "tether_webhook_attempts",
-            "Requests to endpoints of webhooks, by what came of them.",
+            "Requests to endpoints of webhooks, by outcome.",
             ["outcome"],
         )
         self.derivation_failures = counter(

@@ -207,7 +207,7 @@ def _file(file: Path) -> Iterator[Finding]:
         yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
     if file.stat().st_nlink > 1:
         yield warning("names", f"{file.name} has another name, too (a hard link).",
-                      "Whoever opens it by that one damages it: remove it.")  # fmt: skip
+                      "A program that opens it by that name damages it: remove it.")  # fmt: skip
 
 
 def _server_report(found: ServerReport, pending: int) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
                 said = error.message.replace("events=erase", "--events erase")
                 raise SetupError(f"Nothing was deleted. {said}") from None
         what = f"{one} {id}{' with all its events' if events else ''}"
-        say(f"Deleted {what}." if done else f"The server is deleting {what}, and goes on with it.")
+        say(f"Deleted {what}." if done else f"The server continues to delete {what}.")
 
     return group
 

@@ -143,7 +143,7 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, client: "C
             unknown += (result.id for result in results if not result.ok)
     except BaseException:
         if done:
-            note(f"Withdrew {counted(done, 'event')}. To go on, run the same command again.")
+            note(f"Withdrew {counted(done, 'event')}. To continue, run the same command again.")
         raise
     say(f"Withdrew {counted(done, 'event')}.")
     if unknown:

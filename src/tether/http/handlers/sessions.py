@@ -93,8 +93,8 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
         if name in query:
             raise Invalid(
                 name,
-                "It cannot be given together with updatedFrom: whoever follows changes would miss "
-                "those by which a session leaves the list.",
+                "It cannot be given together with updatedFrom: a follower would miss the changes "
+                "by which a session leaves the list.",
             )
     instants = pagination.instants_of(query, *_WINDOWS)
     status, estimated = query.get("status"), query.get("estimated")
