@@ -128,9 +128,9 @@ def test_the_fleet_is_filtered_searched_and_sorted(partner: Partner, open_page: 
     page.get_by_label("Id begins with").fill("<b>")
     expect(page.get_by_text("No charger with such an id")).to_be_visible()
     page.get_by_role("link", name="Vehicles").click()
-    page.wait_for_url("**/live/vehicles**")  # else what follows may still change the other page
+    page.wait_for_url("**/live/vehicles?show=all**")  # else what follows may change the other page
+    expect(page.get_by_label("Id begins with")).to_have_value("<b>")
     page.get_by_label("Id begins with").fill("")
-    page.locator("select[name=show]").select_option("all")
     expect(page.locator("tbody th")).to_have_text(["V1", "V2", "V3"])
 
 
@@ -304,6 +304,18 @@ def test_a_key_is_created_copied_used_rotated_and_revoked(
     assert httpx.get(call, headers={"x-api-key": secret}, verify=False).status_code == 200
 
 
+def test_a_form_that_is_sent_twice_in_a_moment_is_sent_once(
+    partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("keys"), partner.token)
+    form = page.locator("form").filter(has=page.get_by_role("button", name="Create"))
+    sent = (
+        "form => [1, 2].map(() =>"
+        " form.dispatchEvent(new Event('submit', { bubbles: true, cancelable: true })))"
+    )
+    assert form.evaluate(sent) == [True, False]
+
+
 def test_a_refused_call_is_found_by_its_id_with_its_member_marked(
     console_server: Server, partner: Partner, open_page: Open
 ) -> None:
@@ -390,10 +402,15 @@ def test_the_operator_makes_renames_and_deletes_partners(
     page.get_by_label("Name", exact=True).fill("Made here")
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("alert")).to_contain_text("already")
+    page.get_by_label("Name contains").fill("made H")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("region", name="Partners").locator("tbody tr")).to_have_count(1)
     row = page.get_by_role("row").filter(has_text="Made here")
     row.get_by_text("Change").click()
     row.get_by_label("New name").fill("Renamed")
     row.get_by_role("button", name="Rename").click()
+    expect(page.get_by_text("No partner has such a name")).to_be_visible()
+    page.goto(f"{console_server.url}/console/partners")
     row = page.get_by_role("row").filter(has_text="Renamed")
     row.get_by_text("Change").click()
     row.get_by_label("Type its name").fill("Something else")

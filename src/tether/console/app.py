@@ -45,6 +45,7 @@ from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 
 log = structlog.get_logger()
+SIGN_OUT = f"{HOME}/sign-out"
 
 Console: TypeAlias = "falcon.asgi.App[Request, Response]"
 
@@ -82,7 +83,7 @@ def create_console(dependencies: Dependencies) -> Console:
         HOME: HomePage(store, renderer),
         "/console/sign-in": SignInPage(store, renderer, limit, user_sessions, dependencies.keys),
         "/console/enter/{token}": SignInLinkPage(store, renderer, limit, user_sessions),
-        "/console/sign-out": SignOut(user_sessions),
+        SIGN_OUT: SignOut(user_sessions),
         "/console/partners": PartnersPage(store, renderer),
         "/console/key-requests": KeyRequestsPage(store, renderer),
         "/console/audit": AuditPage(store, renderer),
@@ -191,5 +192,6 @@ def _lead_to_sign_in(req: Request, resp: Response) -> None:
         resp.set_header("HX-Refresh", "true")
         resp.data = b""
     else:
-        back = local_path(path_of(req)) if req.method in ("GET", "HEAD") else HOME
+        # A form's page has the same address.
+        back = HOME if req.path == SIGN_OUT else local_path(path_of(req))
         redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}")

@@ -28,7 +28,7 @@ from tether.domain.session_views import (
 )
 from tether.domain.views import ChargerState, Flag, VehicleState
 from tether.server.store import Store
-from tether.storage.fleet_overview import ORDERS
+from tether.storage.fleet_overview import MAX_COUNTED, MAX_PLUGGED_IN, ORDERS
 from tether.storage.turns import Turns, map_in_steps
 
 PAGE = 50
@@ -47,7 +47,8 @@ class LiveQuery(NamedTuple):
 
     show: str
     order: str
-    begins: str
+    text: str
+    """What the ids begin with, as it was typed."""
     after: str
     """The page begins after this id, if ids are the order."""
     skip: int
@@ -55,7 +56,12 @@ class LiveQuery(NamedTuple):
 
     def parameters(self, **changed: object) -> dict[str, object]:
         """The same as parameters of an address. The default is the first page."""
-        return {"show": self.show, "order": self.order, "q": self.begins, **changed}
+        return {"show": self.show, "order": self.order, "q": self.text, **changed}
+
+    @property
+    def begins(self) -> str:
+        """The beginning of the ids. No id begins with a text that cannot be in one."""
+        return self.text if not self.text or is_entity_id(self.text) else "\x7f"
 
 
 class LivePage(Page):
@@ -71,8 +77,11 @@ class LivePage(Page):
         query, partner = _live_query(req), partner_of(req)
         path: tuple[str, ...] = ("live",) if self._kind is Charger else ("live", "vehicles")
         ids, following = await self._page(partner.id, query)
+        sums = await self._store.fleet.sums(partner.id)
         return {
-            "sums": await self._store.fleet.sums(partner.id),
+            "sums": sums,
+            "is_cut": sums.plugged_in == MAX_PLUGGED_IN,
+            "most_counted": MAX_COUNTED,
             "of_chargers": self._kind is Charger,
             "query": query,
             "rows": await _states(self._kind, self._store, partner.id, ids, self._now_ms()),
@@ -172,14 +181,12 @@ def _live_query(req: Request) -> LiveQuery:
     query = query_of(req)
     show = choice(query, "show", SHOW, "plugged")
     order = choice(query, "order", ORDERS, "since")
-    begins, after, skip = query.get("q", ""), query.get("after", ""), query.get("skip", "0")
+    after, skip = query.get("after", ""), query.get("skip", "0")
     if after and not is_entity_id(after):
         raise Invalid("after", ENTITY_ID_RULE)
     if not skip.isdecimal() or len(skip) > 6 or int(skip) > MAX_SKIPPED:
         raise Invalid("skip", f"It must be a whole number up to {MAX_SKIPPED}.")
-    if begins and not is_entity_id(begins):
-        begins = "\x7f"  # no id begins with it
-    return LiveQuery(show, order, begins, after, int(skip))
+    return LiveQuery(show, order, query.get("q", ""), after, int(skip))
 
 
 # The map ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import structlog
 from falcon.asgi import Request
@@ -9,7 +10,7 @@ from falcon.asgi import Request
 from tether.console.keys import CreatedKey
 from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
-from tether.console.request import actor_of, query_of
+from tether.console.request import actor_of, path_of, query_of
 from tether.domain.audit import Actor
 from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
@@ -57,8 +58,10 @@ class PartnersPage(FormPage):
         self.changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
 
     async def values(self, req: Request) -> dict[str, object]:
-        now_ms, after = self._now_ms(), query_of(req).get("after", "")
-        partners, last = split_page(await self._store.partners.after(after, PAGE + 1), PAGE)
+        now_ms, query = self._now_ms(), query_of(req)
+        after, text = query.get("after", ""), query.get("q", "")
+        found = await self._store.partners.after(after, PAGE + 1, text=text)
+        partners, last = split_page(found, PAGE)
         uses = await self._store.keys.use_by_partner(now_ms)
         activities = await self._store.key_hours.of_partners([one.id for one in partners], now_ms)
         return {
@@ -66,7 +69,8 @@ class PartnersPage(FormPage):
                 await self._row(one, *uses.get(one.id, (0, None)), activities.get(one.id, NOTHING))
                 for one in partners
             ],
-            "following": last and last.name,
+            "text": text,
+            "following": last and urlencode({"q": text, "after": last.name}),
             "most": MAX_OF_EACH,
         }
 
@@ -93,7 +97,7 @@ class PartnersPage(FormPage):
         partner = await self._find(form)
         now_ms, name = self._now_ms(), form.get("name", "")
         await admin.rename_partner(self._store, now_ms, partner.name, name, by=actor_of(req))
-        return req.path
+        return path_of(req)
 
     async def _delete(self, req: Request, form: dict[str, str]) -> str:
         partner = await self._find(form)
@@ -101,7 +105,7 @@ class PartnersPage(FormPage):
             raise SetupError(f"Nothing was deleted: the name that you typed is not {partner.name}.")
         if partner.id not in self._deleting:
             self._deleting[partner.id] = asyncio.create_task(self._erase(partner, actor_of(req)))
-        return req.path
+        return path_of(req)
 
     async def _erase(self, partner: Partner, by: Actor) -> None:
         """Deletes the partner. It may take minutes, and can be repeated if it is interrupted."""

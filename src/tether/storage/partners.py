@@ -18,7 +18,10 @@ _SELECT = "SELECT id, name, created_ms FROM partners"
 FIND = f"{_SELECT} WHERE name = $1"
 GET = f"{_SELECT} WHERE id = $1"
 LIST = f"{_SELECT} ORDER BY name"
-AFTER = f"{_SELECT} WHERE name > $1 ORDER BY name LIMIT $2"
+AFTER = f"""
+{_SELECT} WHERE name > $1 AND ($3 = '' OR {{position}}(lower(name), lower($3)) > 0)
+ORDER BY name LIMIT $2
+"""
 
 ADD = """
 INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
@@ -56,6 +59,7 @@ class Partners:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._after = AFTER.format(position=engine.dialect.position)
 
     async def add(self, partner: Partner, *also: Statement) -> Partner:
         """Stores a new partner; returns the partner of this name, new or not."""
@@ -80,9 +84,10 @@ class Partners:
         """All partners, by name."""
         return [Partner(*row) for row in await self._engine.read(LIST)]
 
-    async def after(self, name: str, limit: int) -> list[Partner]:
-        """The partners that follow this name."""
-        return [Partner(*row) for row in await self._engine.read(AFTER, name, limit)]
+    async def after(self, name: str, limit: int, *, text: str = "") -> list[Partner]:
+        """The partners that follow this name, and have the text in theirs, in any case."""
+        rows = await self._engine.read(self._after, name, limit, text)
+        return [Partner(*row) for row in rows]
 
     async def rename(self, partner: Partner, name: str, *also: Statement) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""

@@ -59,6 +59,17 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
+// A form that is sent twice in a moment is sent once: of two new keys, one would be seen by nobody.
+const TWICE_MS = 2000;
+const sent = new WeakMap();
+
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  const now = performance.now();
+  if (now - sent.get(event.target) < TWICE_MS) event.preventDefault();
+  else sent.set(event.target, now);
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
