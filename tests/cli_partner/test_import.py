@@ -307,6 +307,19 @@ def test_a_column_that_is_not_ours_can_be_passed_over(site: Site) -> None:
     assert "1 created" in site.ok("import", "c.ndjson", "--ignore", "note")
 
 
+def test_a_file_with_other_lines_or_characters_says_how_to_save_it(site: Site) -> None:
+    text = "id,chargePowers\nC7,11\n"
+    (site.folder / "mac.csv").write_bytes(text.replace("\n", "\r").encode())
+    assert site.refused("import", "mac.csv") == (
+        "mac.csv: Its lines have no line feed: save it as CSV UTF-8."
+    )
+    (site.folder / "wide.csv").write_bytes(text.encode("utf-16-le"))
+    assert site.refused("import", "wide.csv") == (
+        "wide.csv: It seems to be UTF-16: save it as CSV UTF-8, or say --encoding utf-16-le."
+    )
+    assert "1 created" in site.ok("import", "wide.csv", "--encoding", "utf-16-le")
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "utf-8-sig"])
 def test_a_file_in_another_encoding_is_read_when_it_is_named(site: Site, encoding: str) -> None:
     text = "id,chargePowers,Länge\r\nC7,11,3\r\nC8,22,\r\n"

@@ -110,6 +110,8 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     except UnicodeDecodeError:
         raise SetupError(NOT_UTF_8) from None
     except csv.Error as error:
+        if b"\r" in first.content.rstrip(b"\r\n"):  # as old Macs wrote lines
+            raise SetupError("Its lines have no line feed: save it as CSV UTF-8.") from None
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
     columns = _columns(header, options)
     kind = options.kind or guess_kind((column.member for column in columns if column), header)

@@ -62,6 +62,9 @@ def read_table(content: Iterable[bytes], options: ReadOptions = ReadOptions()) -
             return None
     if first.content.startswith(_WORKBOOK):
         raise SetupError("It is a workbook of a spreadsheet: save it as CSV UTF-8 there.")
+    if b"\0" in first.content:  # UTF-16 without a byte order mark
+        name = "utf-16-be" if first.content.startswith(b"\0") else "utf-16-le"
+        raise SetupError(f"It seems to be UTF-16: save it as CSV UTF-8, or say --encoding {name}.")
     if first.content.lstrip().startswith(b"["):
         raise SetupError("A JSON array is not read: write one object a line (NDJSON), or CSV.")
     if first.content.lstrip().startswith(b"{"):

@@ -147,6 +147,8 @@ def _table(lines: Lines, reading: ReadOptions) -> Table:
     except Damaged:
         raise
     except SetupError as error:
+        if error.message.startswith(f"{lines.name} "):  # of Parquet
+            raise
         raise SetupError(f"{lines.name}: {error.message}") from None
     if table is None:
         raise SetupError(f"{lines.name} is empty.")
