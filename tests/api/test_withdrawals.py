@@ -1,6 +1,7 @@
 """`DELETE /events/{id}`, `/events/withdraw`, `/events/withdrawn`, and withdrawals in `/stream`."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.api.helpers import (
     create_vehicle,
     error,
     message,
+    ndjson,
     refused_parameter,
 )
 from tests.conftest import Server
@@ -204,3 +206,22 @@ def test_cut_anywhere_the_stream_goes_on(site: httpx.Client) -> None:
         shown = (one for one in found if one.name in ("event", "withdrawal"))
         of_v2 = [(one.name, one.data["id"]) for one in islice(shown, 3)]
     assert of_v2 == [one for one in told if one[1] in events[3:]]
+
+
+def test_many_are_reported_and_withdrawn_by_several_requests(site: httpx.Client) -> None:
+    def withdraw_unknown(batch: int) -> set[int]:
+        ids = [f"01a22753-7248-73d1-8737-{batch:02x}{number:010x}" for number in range(2_000)]
+        return {item["status"] for item in withdraw(site, *ids)}
+
+    def report_many(batch: int) -> set[int]:
+        lines = ndjson([
+            {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1",
+             "timestamp": f"2026-01-{1 + batch:02}T{n // 60:02}:{n % 60:02}:00Z"}
+            for n in range(1_000)
+        ])  # fmt: skip
+        return {item["status"] for item in site.post("/events/bulk", content=lines).json()}
+
+    with ThreadPoolExecutor(8) as threads:
+        gone, new = threads.map(withdraw_unknown, range(20)), threads.map(report_many, range(6))
+        assert [*gone, *new] == [{404}] * 20 + [{201}] * 6
+    create_event(site)

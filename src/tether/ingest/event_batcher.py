@@ -163,14 +163,13 @@ class EventBatcher:
             self._waiting[partner] = waiting[len(batch) :]
             try:
                 await self._write(partner, batch)
+                await self._apply_backpressure(partner, _count(batch))
             except Unavailable as error:
                 # The events that came meanwhile would wait in vain, too.
                 _fail([*batch, *self._waiting[partner]], error)
                 self._waiting[partner] = []
             except Exception as error:
                 _fail(batch, error)
-            else:
-                await self._apply_backpressure(partner, _count(batch))
         del self._waiting[partner]
         self._on_progress(0, self.waiting)
 

@@ -163,7 +163,7 @@ class Projector:
                     return
                 self.hurry(partner)
                 await asyncio.sleep(INTERVAL_S / 20)
-        del self._stored[partner]
+        self._stored.pop(partner, None)  # another call may have done so
 
     async def sweep(self) -> None:
         """Derives events that no process has announced, until it is cancelled: events of a process
