@@ -61,6 +61,16 @@ def test_live_asks_the_server_and_what_its_workers_have(
     assert checks(tether, "--live", **port)["server"][0] == "problem"
 
 
+@pytest.mark.parametrize("host", ["..", "a b", "x" * 80])
+def test_live_says_of_a_host_that_is_no_name_that_no_server_answers(
+    tether: Command, host: str
+) -> None:
+    status, message = checks(tether, "--live", "--host", host)["server"]
+    assert (status, message.partition(" port")[0]) == (
+        "problem", f"No Tether server answers on {host}",
+    )  # fmt: skip
+
+
 def test_redis_that_does_not_answer_is_a_problem(tether: Command) -> None:
     port = {"TETHER_PORT": "0"}
     with running_redis() as redis:

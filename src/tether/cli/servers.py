@@ -1,5 +1,6 @@
 """Asks a server, usually on this machine, for its health."""
 
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
@@ -14,16 +15,14 @@ class Response(NamedTuple):
 
 def get(host: str, port: int, path: str, timeout_s: float, max_bytes: int = 0) -> Response | None:
     """The response with at most `max_bytes` of its body; None if the server does not respond."""
-    connection = HTTPConnection(reachable(host), port, timeout=timeout_s)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        is_ours = answer.getheader("X-Request-Id") is not None
-        return Response(answer.status, is_ours, answer.read(max_bytes).decode(errors="replace"))
-    except (OSError, HTTPException):
+        with closing(HTTPConnection(reachable(host), port, timeout=timeout_s)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            is_ours = answer.getheader("X-Request-Id") is not None
+            return Response(answer.status, is_ours, answer.read(max_bytes).decode(errors="replace"))
+    except (OSError, HTTPException, UnicodeError):  # also for a host that is no name, such as ..
         return None
-    finally:
-        connection.close()
 
 
 def is_healthy(host: str, port: int, timeout_s: float) -> bool:
