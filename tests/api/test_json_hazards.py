@@ -195,7 +195,20 @@ def good_event(number: int) -> bytes:
         (b"[" * 100_000, "The body is nested too deeply."),
         (b'{"a":NaN}', "The body is not valid JSON: NaN is not a number."),
         (b'{"a":\n 1 2}',
-         "The body is not valid JSON: Expecting ',' delimiter (line 2, column 4)."),
+         "The body is not valid JSON: a comma or a closing bracket is expected (line 2, "
+         "column 4)."),
+        (b'{"a" 1}', "The body is not valid JSON: a colon is expected (line 1, column 6)."),
+        (b'{"a": "1}',
+         "The body is not valid JSON: a text has no closing quotation mark (line 1, column 7)."),
+        (b'{"a": "C:\\x"}',
+         "The body is not valid JSON: a text has a backslash that begins no escape of JSON "
+         "(line 1, column 10)."),
+        (b'{"a": "\\u12"}',
+         "The body is not valid JSON: a text has a \\u without four hexadecimal digits (line 1, "
+         "column 9)."),
+        (b'{"a": "\n"}',
+         "The body is not valid JSON: a text has a control character, such as a line break "
+         "(line 1, column 8)."),
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip

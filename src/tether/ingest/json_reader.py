@@ -105,10 +105,17 @@ def _between_strings(piece: str, *, follows_string: bool) -> str:
     return "".join(kept)
 
 
-_REASONS = {
+_REASONS = {  # by the first words of what Python's decoder says
     "Extra data": "something follows its end",
     "Expecting value": "a value is expected",
-    "Expecting property name enclosed in double quotes": "a name in double quotes is expected",
+    "Expecting property name": "a name in double quotes is expected",
+    "Expecting ',' delimiter": "a comma or a closing bracket is expected",
+    "Expecting ':' delimiter": "a colon is expected",
+    "Illegal trailing comma": "a value is expected after the comma",
+    "Unterminated string": "a text has no closing quotation mark",
+    "Invalid control character": "a text has a control character, such as a line break",
+    "Invalid \\escape": "a text has a backslash that begins no escape of JSON",
+    "Invalid \\uXXXX escape": "a text has a \\u without four hexadecimal digits",
 }
 
 
@@ -117,7 +124,8 @@ def _malformed(error: json.JSONDecodeError) -> Malformed:
         return Malformed("The body is not valid JSON: it begins with a byte order mark.")
     if not error.doc.strip(_BLANKS).startswith(("{", "[", '"')):
         return Malformed("The body is not valid JSON: it does not begin with {.")
-    reason = _REASONS.get(error.msg, error.msg)
+    reasons = (said for words, said in _REASONS.items() if error.msg.startswith(words))
+    reason = next(reasons, error.msg)
     return Malformed(
         f"The body is not valid JSON: {reason} (line {error.lineno}, column {error.colno})."
     )
