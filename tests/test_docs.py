@@ -158,6 +158,17 @@ def test_modules_of_ours_exist(document: Path) -> None:
         assert any(path.exists() for path in found) or "NNNN" in name, f"there is no {name}"
 
 
+def test_each_promise_has_its_test() -> None:
+    rows = re.findall(r"^\| (?!promise \||---).*$", (ROOT / "docs/promises.md").read_text(), re.M)
+    folders = [ROOT, ROOT / "tests", ROOT / "tests/abuse"]
+    for row in rows:
+        names = re.findall(r"`([\w/]*test_\w+\.py)`", row)
+        assert names, row
+        for name in names:
+            assert any((folder / name).exists() for folder in folders), name
+    assert len(rows) >= 60
+
+
 # The README's examples ---------------------------------------------------------------------------
 
 CALL_AND_ANSWER = re.compile(r"^```sh\n(curl .*?)^```\n```json\n(.*?)^```$", re.DOTALL | re.M)
