@@ -147,3 +147,12 @@ def test_numbers_that_are_too_fine_for_parquet_are_told_before_a_file_begins(own
     answer: httpx.Response = owner.console.get(f"{owner.path}/sessions.parquet")
     assert answer.status_code == 400
     assert "too fine for Parquet" in answer.text
+
+
+def test_what_is_odd_about_a_running_session_is_seen_live(owner: Owner) -> None:
+    owner.send("CHARGE_UPDATED", "10", stateOfCharge=40, chargePower=7)
+    owner.session()  # all is derived
+    for page in ("live", "live/vehicles", "vehicles/V1"):
+        shown = owner.console.get(f"{owner.path}/{page}").raise_for_status().text
+        assert re.search(r'chip flag"[^>]*>connect-missing<', shown), page
+        assert re.search(r'chip flag"[^>]*>start-missing<', shown), page

@@ -459,6 +459,20 @@ def test_what_was_refused_is_found_by_any_text(server: Server) -> None:
         assert "--globoff --path-as-is" in curl
 
 
+@pytest.mark.parametrize(
+    ("page", "kept"),
+    [("requests?status=4x4&q=mine", "mine"), (f"requests?path=/mine&q={'x' * 201}", "/mine"),
+     ("audit?action=Key+revoke", "Key revoke"), ("sessions?from=x&vehicle=mine", "mine")],
+)  # fmt: skip
+def test_a_mistake_in_a_filter_is_told_above_it(server: Server, page: str, kept: str) -> None:
+    key, number = with_things(server)
+    with visitor(server, key) as owner:
+        answer = owner.get(f"/console/p/{number}/{page}")
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+    assert f'value="{kept}"' in answer.text
+
+
 def test_of_a_body_so_many_bytes_are_kept(server: Server) -> None:
     number = partner_number(server, server.key())
 

@@ -29,18 +29,24 @@ class AuditPage(Page):
 
     async def values(self, req: Request) -> dict[str, object]:
         query = query_of(req)
-        wanted = _wanted(req, query.get("action", ""))
+        action, problem = query.get("action", ""), ""
+        try:
+            wanted = _wanted(req, action)
+        except Invalid as error:
+            wanted, problem = _wanted(req, ""), error.message
         before = position(query, "before", _POSITION)
         found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
-        rows, last = split_page(found, PAGE)
+        rows, last = split_page([] if problem else found, PAGE)
         names = {}
         if wanted.partner is None:
             names = {one.id: one.name for one in await self._store.partners.all()}
         return {
+            "status": 400 if problem else 200,
+            "problem": problem,
             "entries": [(one, _entry(req, one), names.get(one.partner, "")) for one in rows],
             "is_all": wanted.partner is None,
             "here": base_of(req) + req.path,
-            "action": wanted.action or "",
+            "action": action,
             "earlier": last and f"{last.at_ms} {last.id}",
             "text": _text,
         }

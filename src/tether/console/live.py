@@ -19,10 +19,12 @@ from tether.domain.models import (
     from_json,
     is_entity_id,
 )
+from tether.domain.session_record import with_reports
 from tether.domain.session_views import (
     FLAGS,
     LatestSession,
     charger_state,
+    flags_of,
     session_of,
     vehicle_state,
 )
@@ -167,12 +169,12 @@ async def _states(
 
 
 def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flag]:
-    """The flags of active sessions, except flags that compare with the vehicle or charger."""
+    """The flags of active sessions, except those that depend on the vehicle or charger."""
     names = {
         name
         for one in latest
         if one is not None and one.record.end_ms is None
-        for name in one.record.flags
+        for name in flags_of(with_reports(one.record))
     }
     return [Flag(name=name, message=FLAGS[name]) for name in sorted(names & FLAGS.keys())]
 

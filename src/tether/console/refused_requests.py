@@ -49,24 +49,30 @@ class RequestsPage(Page):
     async def values(self, req: Request) -> dict[str, object]:
         query, partner = query_of(req), partner_of(req)
         status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
-        if len(text) > MAX_TEXT_LENGTH:
-            raise Invalid("q", f"It has at most {MAX_TEXT_LENGTH} characters.")
         show = choice(query, "show", SHOW, "refused")
-        wanted = RefusalFilter(_statuses(status), path, text, sampled=show == "all")
         before = position(query, "before", _POSITION) or END
-        found = await self._store.refused_requests.page(
-            partner.id, wanted, before, self._now_ms(), PAGE + 1
-        )
-        rows, last = split_page(found, PAGE)
+        rows: list[RefusedRequest] = []
+        last: RefusedRequest | None = None
+        problem = ""
+        try:
+            wanted = RefusalFilter(_statuses(status), path, _text(text), sampled=show == "all")
+            found = await self._store.refused_requests.page(
+                partner.id, wanted, before, self._now_ms(), PAGE + 1
+            )
+            rows, last = split_page(found, PAGE)
+        except Invalid as error:
+            problem = error.message
         parameters: dict[str, object] = {"show": show, "status": status, "path": path, "q": text}
         kept_ms = await self._store.refused_requests.kept_ms(partner.id)
         following = {**parameters, "before": f"{last.at_ms} {last.id}"} if last else None
         return {
+            "status": 400 if problem else 200,
+            "problem": problem,
             "requests": [(one, _message(one)) for one in rows],
             "chosen": status,
             "starts": path,
             "text": text,
-            "is_first": before == END,
+            "is_first": before == END and not problem,
             "again": address(partner, "requests", query=parameters),
             "next_page": following and address(partner, "requests", query=following),
             "show": show,
@@ -127,6 +133,12 @@ def _curl(request: RefusedRequest, url: str) -> str:
     if request.body:
         words += ["--data-raw", quote(request.body)]
     return visible(" ".join(words))  # no control characters for the terminal
+
+
+def _text(text: str) -> str:
+    if len(text) > MAX_TEXT_LENGTH:
+        raise Invalid("q", f"It has at most {MAX_TEXT_LENGTH} characters.")
+    return text
 
 
 def _statuses(text: str) -> tuple[int, int]:

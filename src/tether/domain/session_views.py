@@ -117,7 +117,7 @@ def session_of(known: StoredSession) -> Session:
     """The session as partners see it."""
     record = with_reports(known.record)
     until_ms = record.last.at_ms if record.end_ms is None else record.end_ms
-    flags = _flags(record)
+    flags = flags_of(record)
     periods: list[ChargePeriod] = []
     energy = charged_time = measured_time = highest = None
     estimated, without_energy = False, 0
@@ -169,10 +169,6 @@ def _period(
     period: PeriodRecord, until_ms: int, known: StoredSession, flags: set[str]
 ) -> ChargePeriod:
     """The period. Adds flags for what is odd about it."""
-    if period.start_missing:
-        flags.add("start-missing")
-    if period.stop_missing:
-        flags.add("stop-missing")
     if _is_above(period, known.charger):
         flags.add("power-above-charger")
     if _is_above(period, known.vehicle):
@@ -265,13 +261,17 @@ def _is_possible(
     return allows(power if reported is None else min(power, reported), abs(energy), during_ms)
 
 
-def _flags(record: SessionRecord) -> set[str]:
-    """The flags of the session that do not depend on energies and powers."""
+def flags_of(record: SessionRecord) -> set[str]:
+    """The flags of the session that do not depend on its vehicle and charger."""
     flags = set(record.flags)
     if record.start_missing:
         flags.add("connect-missing")
     if record.end_missing:
         flags.add("disconnect-missing")
+    if any(period.start_missing for period in record.periods):
+        flags.add("start-missing")
+    if any(period.stop_missing for period in record.periods):
+        flags.add("stop-missing")
     return flags
 
 
