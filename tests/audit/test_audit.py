@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests.commands import Command
 from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
+from tests.fleet import put_fleet
 from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import OPERATOR, AuditRow
 from tether.domain.timestamps import DAY_MS
@@ -210,3 +212,40 @@ def test_what_is_large_is_left_out_and_what_is_the_same_too() -> None:
         ).parameters
     )
     assert (made.before, made.after) == ('{"b":2}', '{"b":3,"c":4}')
+
+
+def test_withdrawals_at_once_are_noted_once_each(client: httpx.Client) -> None:
+    put_fleet(client, ("C1",), ("V1",))
+    events = [
+        {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1",
+         "timestamp": f"2026-01-01T{hour:02}:00:00Z"}
+        for hour in range(4)
+    ]  # fmt: skip
+    one, *others = [one["id"] for one in client.post("/events/bulk", json=events).json()]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.delete(f"/events/{one}"), range(16)))
+    assert {answer.status_code for answer in answers} == {204}
+    (noted,) = trail(client, action="event.withdraw")
+    assert (noted["target"], "after" in noted) == (one, False)
+    for _ in range(2):
+        client.post("/events/withdraw", json=[one, *others]).raise_for_status()
+    _, of_many = trail(client, action="event.withdraw")
+    assert (of_many["target"], of_many["after"]) == (others[0], {"events": 3})
+
+
+def test_what_changes_nothing_is_not_noted(server: Server, command: Command) -> None:
+    key = server.key("same again")
+    with server.client(key) as client:
+        for _ in range(2):
+            command.ok("keys", "set", key[:17], "--name", "new")
+        (noted,) = trail(client, action="key.change")
+        assert (noted["before"], noted["after"]) == ({"name": ""}, {"name": "new"})
+        hook = client.post("/webhooks", json={"url": "https://example.com/"}).json()
+        for _ in range(2):
+            change = {"ratePerSecond": 2.5, "maxBatch": 7}
+            client.patch(f"/webhooks/{hook['id']}", json=change).raise_for_status()
+        (noted,) = trail(client, action="webhook.change")
+        assert noted["before"] == {"maxBatch": 1, "ratePerSecond": None}
+        assert noted["after"] == {"maxBatch": 7, "ratePerSecond": 2.5}
+        client.patch(f"/webhooks/{hook['id']}", json={"from": "start"}).raise_for_status()
+        assert trail(client, action="webhook.change")[1]["after"] == {"from": "start"}

@@ -122,10 +122,11 @@ async def set_key(
     if expires_ms is not None and expires_ms <= now_ms:
         raise SetupError("The key would end in the past: tether keys revoke stops it now.")
     was, becomes = _limits_of(key), _limits_of(changed)
-    entry = audit_entry(
-        key.partner, now_ms, OPERATOR, "key.change", key.prefix, before=was, after=becomes
-    )
-    await store.keys.set(changed, entry)
+    if was != becomes:
+        entry = audit_entry(
+            key.partner, now_ms, OPERATOR, "key.change", key.prefix, before=was, after=becomes
+        )
+        await store.keys.set(changed, entry)
     return changed
 
 

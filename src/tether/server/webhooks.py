@@ -110,7 +110,7 @@ class WebhookService:
             position=await self._position(partner, start),
             head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
         )  # fmt: skip
-        entry = self._entry(webhook, by, "webhook.create", after=_audited(fields))
+        entry = self._entry(webhook, by, "webhook.create", after=_audited(fields, start))
         if not await self._stored.add(webhook, entry):
             why = f"There are {MAX_ENDPOINTS} webhooks already: delete one first."
             raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
@@ -128,7 +128,7 @@ class WebhookService:
         webhook = await self._stored.get(partner, webhook_id)
         if "url" in fields:
             self._check_address(fields["url"])
-        changes = dict(fields)
+        changes = {name: new for name, new in fields.items() if new != getattr(webhook, name)}
         if start is not None:
             changes["position"] = await self._position(partner, start)
         elif "types" in fields:
@@ -141,7 +141,7 @@ class WebhookService:
             changes |= _NO_FAILURES
         if changes:
             before = _audited({name: getattr(webhook, name) for name in fields})
-            entry = self._entry(webhook, by, "webhook.change", before, _audited(fields))
+            entry = self._entry(webhook, by, "webhook.change", before, _audited(fields, start))
             await self._stored.change(partner, webhook_id, changes, entry)
 
     def _entry(
@@ -219,7 +219,8 @@ class WebhookService:
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
-        entry = self._entry(webhook, by, "webhook.replay")
+        start_again = None if start is None else {"from": start}
+        entry = self._entry(webhook, by, "webhook.replay", after=start_again)
         if replay.message_id is not None:
             if webhook.parked >= MAX_PARKED:
                 raise TooManyAtOnce(60)
@@ -268,11 +269,18 @@ class WebhookService:
             raise Unavailable(60, f"Webhooks are not set up here. {error.message}") from error
 
 
-def _audited(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields for the audit trail: no vehicle, and only the host of an address."""
+def _audited(fields: dict[str, Any], start: str | int | None = None) -> dict[str, Any]:
+    """The fields for the audit trail: no charger, no vehicle, and only the host of an address."""
     audited: dict[str, Any] = {
-        name: fields[name] for name in ("types", "enabled", "max_batch") if name in fields
+        shown: fields[name]
+        for name, shown in (("types", "types"), ("enabled", "enabled"), ("max_batch", "maxBatch"))
+        if name in fields
     }
+    if "rate_mhz" in fields:
+        rate_mhz = fields["rate_mhz"]
+        audited["ratePerSecond"] = None if rate_mhz is None else rate_mhz / 1000
     if "url" in fields:
         audited["host"] = urlsplit(fields["url"]).hostname
+    if start is not None:
+        audited["from"] = start
     return audited

@@ -11,7 +11,15 @@ import msgspec
 
 from tether.domain.models import Event, Withdrawal, WithdrawalReason, from_json, to_json
 from tether.domain.timestamps import format_instant
-from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of, delete_batch
+from tether.storage.engine import (
+    Engine,
+    Statement,
+    batch,
+    batch_of,
+    columns_of,
+    delete_batch,
+    where_found,
+)
 
 AT_ONCE = 500  # events in a transaction; other writes wait for it
 
@@ -51,6 +59,7 @@ FROM numbers n CROSS JOIN ready r
 WHERE true
 ON CONFLICT DO NOTHING
 """
+ANY = f"WITH {_BATCH} SELECT 1 FROM events e JOIN batch b ON b.id = e.id WHERE e.partner = $1"
 REMOVE = delete_batch("events", "id")
 
 
@@ -70,14 +79,16 @@ class Withdrawals:
         self,
         partner: int,
         ids: Sequence[str],
-        *also: Statement,
+        *,
+        audited: Callable[[list[str]], Statement] | None = None,
         reason: WithdrawalReason | None = None,
     ) -> AsyncIterator[list[bool]]:
         """Withdraws the events with these ids, some at a time. A reason is given if their sender
         did not ask for it.
 
         Yields for each event whether it is withdrawn, now or before. False means that the partner
-        never had it. The statements `also`, of the audit trail, run with the first withdrawals.
+        never had it. `audited` makes the audit entry of each transaction, from the ids of the
+        events that it withdraws.
         """
         for start in range(0, len(ids), AT_ONCE):
             portion = batch_of([id] for id in ids[start : start + AT_ONCE])
@@ -86,12 +97,13 @@ class Withdrawals:
             if bodies:
                 now_ms = self._now_ms()
                 rows = batch_of(_row(body, now_ms, reason) for body in bodies.values())
+                entries = [] if audited is None else [audited(list(bodies))]
                 await self._engine.write_all(
                     Statement(self._add, (partner, rows, len(bodies))),
+                    # While they exist: another request may have withdrawn all of them just now.
+                    *where_found(entries, ANY, partner, rows),
                     Statement(REMOVE, (partner, rows)),
-                    *also,
                 )
-                also = ()
                 self._on_withdrawn(partner)
             yield [body is not None or before is not None for _, body, before in found]
 

@@ -24,6 +24,7 @@ from tether.server.authenticator import Limiter
 from tether.server.status_codes import STATUS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
+from tether.storage.engine import Statement
 from tether.storage.log_positions import Epoch
 from tether.storage.turns import in_steps, map_in_steps
 
@@ -157,12 +158,15 @@ class WithdrawResource:
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
         partner, by = req.context.partner, requests.actor_of(req)
 
+        def audited(found: list[str]) -> Statement:
+            many = {"events": len(found)}
+            return audit_entry(partner, self._now_ms(), by, "event.withdraw", found[0], after=many)
+
         async def withdraw(ids: Sequence[str]) -> Sequence[Result]:
             results: list[Result] = []
-            many = {"events": len(ids)}
-            entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", ids[0], after=many)
+            withdrawals = self._store.withdrawals.withdraw(partner, ids, audited=audited)
             try:
-                async for known in self._store.withdrawals.withdraw(partner, ids, entry):
+                async for known in withdrawals:
                     done = zip(ids[len(results) :], known, strict=False)
                     results += [
                         {"status": 204, "id": id} if is_known else NotFound().refusal()

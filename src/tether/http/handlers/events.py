@@ -111,7 +111,8 @@ class EventResource:
         event_id = uuid_to_read(id)
         partner, by = req.context.partner, requests.actor_of(req)
         entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", event_id)
-        async for known in self._store.withdrawals.withdraw(partner, [event_id], entry):
+        found = self._store.withdrawals.withdraw(partner, [event_id], audited=lambda _: entry)
+        async for known in found:
             if not all(known):
                 raise NotFound
         resp.status = 204
