@@ -1090,3 +1090,22 @@ case("a stop without a time, repeated just after the next start", """
     10:30 stopped C1 e=9
     10:40 disconnected C1
 """, "C1 19 !stop-repeated")  # fmt: skip
+case("a start is lost, and an update shows the charge: it began when its report says", """
+    08:00 connected C1
+    08:40 updated C1 p=11 s=40
+    09:00 stopped C1 e=10 t=3540 s=50
+    09:10 disconnected C1
+""", "C1 10 !start-missing")  # fmt: skip
+case("a start is lost, and the stop comes a day late", """
+    08:00 connected C1
+    08:40 updated C1 p=11 s=40
+    09:00 disconnected C1
+    +1 09:00 stopped C1 e=10 t=3540 s=50
+""", "C1 10 !start-missing !event-after-disconnect")  # fmt: skip
+case("a start is lost, and the stop comes while the vehicle is elsewhere", """
+    08:00 connected C1
+    08:40 updated C1 p=11 s=40
+    09:00 disconnected C1
+    09:30 connected C2
+    11:00 stopped C1 e=10 t=3540 s=50
+""", "C1 10 !start-missing\nC2 - here")  # fmt: skip

@@ -149,7 +149,25 @@ def charges_of(session: SessionRecord) -> list[tuple[int, int]]:
     """
     if not session["periods"]:
         return [] if session["answered"] else [(session["start"], session["end"])]
-    return [(one["start"], one["stop"]) for one in session["periods"] if is_unreported(one)]
+    return [
+        (free_from(session, one) if one["start_missing"] else one["start"], one["stop"])
+        for one in session["periods"]
+        if is_unreported(one)
+    ]
+
+
+def free_from(session: SessionRecord, period: Period) -> int:
+    """When a charge without a known start can have begun: after the one before, or the plug-in."""
+    place = next(n for n, one in enumerate(session["periods"]) if one is period)
+    free: int = session["periods"][place - 1]["stop"] if place else session["start"]
+    return free
+
+
+def move_start(session: SessionRecord, period: Period, time: Decimal | None, ms: int) -> None:
+    """A charge without a known start began when its own report says."""
+    if period["start_missing"] and time is not None:
+        began = max(free_from(session, period), ms - whole(time))
+        period["start"] = min(period["start"], began)
 
 
 def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, int]:
@@ -333,7 +351,12 @@ def tell_late(session: SessionRecord, event: Event) -> None:
     elif charges := charges_of(session):
         start, stop = meant(charges, time)
         missing = [one for one in session["periods"] if is_unreported(one)]
-        period = next(one for one in missing[::-1] if one["start"] == start and one["stop"] <= stop)
+        starts = [one for one, _ in charges]
+        period = next(
+            one
+            for one, begin_ms in zip(missing[::-1], starts[::-1], strict=True)
+            if begin_ms == start and one["stop"] <= stop
+        )
         if period["stop"] != stop:
             place = session["periods"].index(period)
             join(period, session["periods"].pop(place + 1))
@@ -341,6 +364,7 @@ def tell_late(session: SessionRecord, event: Event) -> None:
         if period["energy"] is None and energy is not None:
             read_meter(period, energy)
         return
+    move_start(session, period, time, period["stop"])
     if period["energy"] is None and is_too_long(period, event):
         session["flags"].add("charged-time-too-long")
     period.update(stop_missing=False, cut=False, reported=ms)
@@ -443,6 +467,7 @@ def updated(session: SessionRecord, event: Event) -> None:
         period["stop"] = max(period["start"], session["socs"][-1][0] if session["socs"] else 0)
         return
     period = joined(session, event)
+    move_start(session, period, event.get("chargedTime"), ms)
     if "chargePower" in event:
         period["powers"].append((ms, event["chargePower"]))
     if energy is not None and read_meter(period, energy):
@@ -464,6 +489,7 @@ def stopped(session: SessionRecord, event: Event) -> None:
     if period is None:
         begin(session, start_of(session, event), missing=True)
     period = joined(session, event)
+    move_start(session, period, event.get("chargedTime"), ms)
     if is_too_long(period, event):
         session["flags"].add("charged-time-too-long")
     period["stop"] = ms

@@ -258,6 +258,7 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
         period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
     period = _joined(session, position, event, period)
+    session.move_start(period, event.charged_time, position.at_ms)
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
     if event.charged_energy is not None and period.read_meter(event.charged_energy):
@@ -277,6 +278,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
     period = _joined(session, position, event, period)
+    session.move_start(period, event.charged_time, position.at_ms)
     if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
     period.stop_ms = position.at_ms

@@ -20,13 +20,12 @@ from tether.domain.earlier_sessions import (
     EventPosition,
     LateReport,
     LegacyEndedSessions,
-    SessionContext,
     Start,
     allows,
     from_legacy,
     matching_charges,
 )
-from tether.domain.models import ERASED, EXACT, Event, EventType
+from tether.domain.models import EXACT, Event, EventType
 
 MAX_TAKEN = 8
 """If more events share an instant, sessions are computed again from an earlier session."""
@@ -387,6 +386,29 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """The end of the session; the newest event of an active one."""
         return max(self.start_ms, self.last.at_ms if self.end_ms is None else self.end_ms)
 
+    @property
+    def unreported_charges(self) -> list[Charge]:
+        """The start and the stop of each ended charge without a report. If the start is not known,
+        it is the earliest possible one.
+        """
+        return [
+            (self.free_from(number) if period.start_missing else period.start_ms, period.stop_ms)
+            for number, period in enumerate(self.periods)
+            if period.is_unreported and period.stop_ms is not None
+        ]
+
+    def free_from(self, number: int) -> int:
+        """The earliest possible start of the period with this number."""
+        before = self.periods[number - 1].stop_ms if number else None
+        return self.start_ms if before is None else before
+
+    def move_start(self, period: PeriodRecord, time_s: Decimal | None, until_ms: int) -> None:
+        """Lets a period whose start is not known begin earlier, if its time shows that."""
+        if period.start_missing and time_s is not None:
+            free_ms = self.free_from(self.periods.index(period))
+            began_ms = max(free_ms, until_ms - milliseconds(time_s))
+            period.start_ms = min(period.start_ms, began_ms)
+
     def charge_spans(self) -> list[Charge]:
         """The start and the stop of each charge period, within the session."""
         spans, end_ms = list[Charge](), self.lasts_to_ms
@@ -484,9 +506,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def ended(self) -> EndedSession:
         """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
-        charges = [period.span(self.end_ms) for period in self.periods if period.is_unreported]
-        if not self.periods:
-            charges = [(self.start_ms, self.end_ms)]
+        charges = self.unreported_charges if self.periods else [(self.start_ms, self.end_ms)]
         reports = [period.report for period in self.periods if period.report != NO_REPORT]
         return EndedSession(
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
@@ -549,6 +569,7 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
         if period.energy is None and energy is not None:
             period.read_meter(energy)
         return
+    session.move_start(period, time_s, period.stop_ms or end_ms)
     if period.energy is None and is_too_long(period, report.at_ms, time_s):
         session.flag("charged-time-too-long")
     period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
@@ -564,7 +585,7 @@ def _late_period(session: SessionRecord, report: LateReport) -> PeriodRecord | N
     numbers = [number for number, period in enumerate(session.periods) if period.is_unreported]
     if not numbers:
         return _unseen_period(session, report) or session.periods[-1]
-    charges = [session.periods[number].span(session.end_ms or 0) for number in numbers]
+    charges = session.unreported_charges
     first, last = (numbers[number] for number in matching_charges(charges, time_s))
     if first != last:
         session.periods[first].join(session.periods.pop(last))
@@ -600,27 +621,6 @@ def with_reports(session: SessionRecord) -> SessionRecord:
             whole.flag("vehicle-shared" if report.still_there else "event-after-disconnect")
         take_late_report(whole, report)
     return whole
-
-
-def without_charger(
-    session: SessionRecord | None, context: SessionContext, charger: str
-) -> tuple[SessionRecord | None, SessionContext]:
-    """A session and its context, without anything that is known of a charger."""
-    context = msgspec.structs.replace(context, earlier=_elsewhere(context.earlier, charger))
-    if session is None or session.charger_id == charger:
-        return None, context
-    last = session.last
-    if last.charger_id == charger:
-        last = last._replace(charger_id=ERASED)
-    earlier = None if session.earlier is None else _elsewhere(session.earlier, charger)
-    reports_on = [start for start in session.reports_on if start[2] != charger]
-    return msgspec.structs.replace(
-        session, last=last, earlier=earlier, reports_on=reports_on
-    ), context
-
-
-def _elsewhere(sessions: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
-    return tuple(session for session in sessions if session.charger_id != charger)
 
 
 def milliseconds(seconds: Decimal) -> int:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.earlier_sessions import SessionContext
-from tether.domain.models import to_json
-from tether.domain.session_record import SessionRecord, without_charger
+from tether.domain.earlier_sessions import EndedSession, SessionContext
+from tether.domain.models import ERASED, to_json
+from tether.domain.session_record import SessionRecord
 from tether.storage.engine import Engine, Statement, batch, batch_of, pages
 from tether.storage.log_positions import HAS_MARK
 
@@ -77,7 +77,7 @@ class Snapshot(NamedTuple):
 
     def without_charger(self, charger: str) -> "Snapshot":
         """The snapshot without any data of this charger."""
-        return self.of(self.vehicle_id, self.at_ms, *without_charger(*self.known, charger))
+        return self.of(self.vehicle_id, self.at_ms, *_without_charger(*self.known, charger))
 
 
 def putting(partner: int, snapshots: Iterable[Snapshot], mark: int) -> Statement:
@@ -122,3 +122,24 @@ class Snapshots:
         async for rows in pages(self._engine, NEXT, partner, ("",), limit=PAGE):
             for row in rows:
                 yield Snapshot(*row)
+
+
+def _without_charger(
+    session: SessionRecord | None, context: SessionContext, charger: str
+) -> tuple[SessionRecord | None, SessionContext]:
+    """A session and its context, without anything that is known of a charger."""
+    context = msgspec.structs.replace(context, earlier=_elsewhere(context.earlier, charger))
+    if session is None or session.charger_id == charger:
+        return None, context
+    last = session.last
+    if last.charger_id == charger:
+        last = last._replace(charger_id=ERASED)
+    earlier = None if session.earlier is None else _elsewhere(session.earlier, charger)
+    reports_on = [start for start in session.reports_on if start[2] != charger]
+    return msgspec.structs.replace(
+        session, last=last, earlier=earlier, reports_on=reports_on
+    ), context
+
+
+def _elsewhere(sessions: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
+    return tuple(session for session in sessions if session.charger_id != charger)
