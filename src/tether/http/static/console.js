@@ -222,5 +222,13 @@ function drawCharts() {
   }
 }
 
+// Canvases keep the colours with which they were drawn.
+for (const query of ["print", "(prefers-color-scheme: dark)"]) {
+  matchMedia(query).addEventListener("change", () => {
+    for (const element of document.querySelectorAll(".chart")) delete element.dataset.drawn;
+    drawCharts();
+  });
+}
+
 document.addEventListener("DOMContentLoaded", drawCharts);
 document.addEventListener("htmx:afterSettle", drawCharts);
