@@ -152,26 +152,29 @@ class SessionBuilder:
         and it fits a charge of the earlier session.
         """
         energy, time_s, free_ms = event.charged_energy, event.charged_time, session.start_ms
-        periods, charging = session.periods, session.charging
-        if charging is not None:
-            periods = periods[:-1]
-            free_ms = charging.start_ms if time_s is None else free_ms
-        if periods and (last := periods[-1]).stop_ms and last.energy is not None:
-            free_ms = max(free_ms, last.stop_ms)
+        charging = session.charging
+        if charging is not None and time_s is None:
+            free_ms = charging.start_ms
+        done = [period for period in session.periods[-2:] if period.stop_ms is not None]
+        last = done[-1] if done and done[-1].energy is not None else None
+        if last is not None:
+            free_ms = max(free_ms, last.stop_ms or 0)
+        since_ms = position.at_ms - free_ms
+        too_long = time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS
+        if time_s is not None and not too_long:  # it fits, but may only repeat a report
+            idle = charging is None and event.type is EventType.VEHICLE_CHARGE_UPDATED
+            if not idle or event.charge_power or energy is None:
+                return None
+        if last is not None:
             began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.report.covers(energy, time_s):
                 return None
-        since_ms, fits = position.at_ms - free_ms, False
-        ended = self._ended_session(session, position, event)
-        if ended is not None and time_s is None:
-            fits = ended.gives_more(energy, since_ms)
-        elif ended is not None and time_s is not None:
-            again = energy is not None and ended.has_report(energy, time_s)
-            idle = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
-            fits = again and idle and charging is None
-            if time_s * 1000 > since_ms + TOLERANCE_MS:
-                fits = again or ended.had_time_for(time_s)
-        return ended if fits else None
+        if (ended := self._ended_session(session, position, event)) is None:
+            return None
+        if time_s is None:
+            return ended if ended.gives_more(energy, since_ms) else None
+        fits = energy is not None and ended.has_report(energy, time_s)
+        return ended if fits or (too_long and ended.had_time_for(time_s)) else None
 
     def _report_to_ended(
         self, session: SessionRecord, position: EventPosition, event: Event
@@ -258,7 +261,8 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
         period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
     period = _joined(session, position, event, period)
-    session.move_start(period, event.charged_time, position.at_ms)
+    if period.start_missing:
+        session.move_start(period, event.charged_time, position.at_ms)
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
     if event.charged_energy is not None and period.read_meter(event.charged_energy):
@@ -278,7 +282,8 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
     period = _joined(session, position, event, period)
-    session.move_start(period, event.charged_time, position.at_ms)
+    if period.start_missing:
+        session.move_start(period, event.charged_time, position.at_ms)
     if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
     period.stop_ms = position.at_ms
@@ -386,8 +391,10 @@ def _joined(
     if "periods-merged" in session.flags:
         return period
     periods, at_ms = session.periods, position.at_ms
-    if event.charged_time is not None:
+    if event.charged_time is not None and period.first_part is not None:
         periods[-1:] = period.split(event.charged_time, at_ms)
-    while len(periods) > 1 and periods[-2].join_if_same(periods[-1], event, at_ms):
+    while len(periods) > 1 and (first := periods[-2]).cut:
+        if not first.join_if_same(periods[-1], event, at_ms):
+            break
         periods.pop()
     return periods[-1]

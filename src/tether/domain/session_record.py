@@ -249,9 +249,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         less energy since the second start. Returns whether they are one.
         """
         energy, since_ms, first = event.charged_energy, at_ms - other.start_ms, None
-        if not self.cut:
-            same = False
-        elif event.charged_time is not None:
+        if event.charged_time is not None:
             # It is nearer to the first start.
             same = 2 * (at_ms - event.charged_time * 1000) < self.start_ms + other.start_ms
         elif energy is None or other.metered is not None:
