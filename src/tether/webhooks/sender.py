@@ -124,12 +124,13 @@ def _error_of(status: int) -> str:
 
 
 def _retry_after_s(text: str | None, now_ms: int) -> int | None:
-    """The seconds that a Retry-After header asks for, as a number or by a date."""
+    """The seconds that a Retry-After header asks for, as a number or by a future date."""
     if text is None:
         return None
     if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     try:
-        return round(parsedate_to_datetime(text).timestamp() - now_ms / 1000)
+        wait_s = round(parsedate_to_datetime(text).timestamp() - now_ms / 1000)
     except (ValueError, OverflowError):  # it is neither
         return None
+    return wait_s if wait_s > 0 else None
