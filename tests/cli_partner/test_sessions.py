@@ -151,7 +151,7 @@ def test_lost_unplugs_are_found_and_reported(busy: Site) -> None:
     assert "ended already, at 2026-01-05T14:30:00.000Z" in busy.refused(*end, "2026-01-06")
     assert busy.refused("sessions", "end", "x", "--at", "2026-01-06") == "There is no session x."
     _, seen = busy.in_terminal("sessions", "list", "--stale", "7d")
-    assert seen == "Every active session was heard of since.\n"
+    assert seen == "Every active session has had an event since.\n"
 
 
 def test_people_get_rounded_numbers_and_programs_every_digit(site: Site) -> None:

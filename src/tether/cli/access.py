@@ -143,9 +143,9 @@ def not_found_as_message(message: str) -> Iterator[None]:
         raise SetupError(message) from None
 
 
-def calls_of(client: "Client", one: str) -> Any:
-    """The client's calls for chargers or vehicles. `one` is `charger` or `vehicle`."""
-    return client.chargers if one == "charger" else client.vehicles
+def calls_of(client: "Client", noun: str) -> Any:
+    """The client's calls for chargers or vehicles. `noun` is `charger` or `vehicle`."""
+    return client.chargers if noun == "charger" else client.vehicles
 
 
 @contextmanager

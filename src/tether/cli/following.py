@@ -116,10 +116,10 @@ def stopped_by_signals() -> Iterator[threading.Event]:
         restore()
 
     def restore() -> None:
-        for one in signals:
-            signal.signal(one, before[one])
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    before = {one: signal.signal(one, note_signal) for one in signals}
+    before = {number: signal.signal(number, note_signal) for number in signals}
     try:
         yield stop
     finally:

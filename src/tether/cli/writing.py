@@ -121,7 +121,7 @@ def output_of(
     file, format = options.pop("output"), options.pop("format")
     if format is None:
         name = file.name.removesuffix(".gz") if file else ""
-        format = next((one for one in formats if name.endswith(f".{one}")), default)
+        format = next((known for known in formats if name.endswith(f".{known}")), default)
     csv = {name: options.pop(name) for name in ("separator", "decimal_comma", "bom")}
     return Output(model, format, file, **csv, zone=zone)
 

@@ -97,7 +97,7 @@ class SessionBuilder:
                 old.end_missing = True
             earlier = old.ended().after(self._known_at(old))
             newest = self.context if old.soc is None else old
-            numbers = tuple(one.position.seq for one in taken[:MAX_TAKEN])
+            numbers = tuple(ordered.position.seq for ordered in taken[:MAX_TAKEN])
             self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
@@ -138,7 +138,7 @@ class SessionBuilder:
         known = self._known_at(session)
         if session.end_ms is not None:
             known = *known, session.ended()
-        ended = [one for one in known if one.charger_id == position.charger_id]
+        ended = [old for old in known if old.charger_id == position.charger_id]
         if position.rank not in (UPDATED, STOPPED):
             return ended[-1] if ended else None
         return session_of_report(ended, event.charged_energy, event.charged_time)
@@ -200,16 +200,16 @@ class SessionBuilder:
         report = ended.late_report(position, event)
         if position.rank in (CONNECTED, STARTED) or not ended.is_new(report):
             return report.still_there
-        begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
-        found = next((one for one in reversed(begun) if one and one.start == ended.start), None)
-        if found is None:
+        begun = [self._first, *(old for old, _ in self.begun[-RECENT - 1 :])]
+        earlier = next((old for old in reversed(begun) if old and old.start == ended.start), None)
+        if earlier is None:
             self.reports.append((ended.start, report))
         else:
-            found.reports = [*found.reports, report]
+            earlier.reports = [*earlier.reports, report]
         session.reports_on = sorted({*session.reports_on, ended.start})
         session.earlier = tuple(
-            one.with_report(report) if one.start == ended.start else one
-            for one in self._known_at(session)
+            known.with_report(report) if known.start == ended.start else known
+            for known in self._known_at(session)
         )
         return report.still_there
 
@@ -334,9 +334,9 @@ def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRec
     if energy is not None and (
         period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED
     ):
-        for one in reversed(ended):
-            if one.report.covers(energy, time_s):
-                return one
+        for charge in reversed(ended):
+            if charge.report.covers(energy, time_s):
+                return charge
     return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
 
 

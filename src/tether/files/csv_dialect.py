@@ -121,13 +121,13 @@ def parse_number_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) -
 
 def _without_grouping(name: str, cell: str, dialect: CsvDialect) -> str:
     """The number without thousands separators. Raises Invalid if it can be two numbers."""
-    found = _GROUPED.fullmatch(cell)
-    if found is None:
+    match = _GROUPED.fullmatch(cell)
+    if match is None:
         return cell
-    mark, rest = found["mark"], found["rest"]
+    mark, rest = match["mark"], match["rest"]
     if rest is not None and rest[0] == mark:
         return cell
-    joined = (cell[: found.start("rest")] if rest else cell).replace(mark, "") + (rest or "")
+    joined = (cell[: match.start("rest")] if rest else cell).replace(mark, "") + (rest or "")
     if mark not in ".," or rest or cell.count(mark) > 1:
         is_decimal = not rest or rest[0] == "." or dialect.decimal_comma
         return joined if is_decimal else cell
@@ -145,16 +145,16 @@ def _without_grouping(name: str, cell: str, dialect: CsvDialect) -> str:
 
 def has_decimal_comma(cell: str) -> bool:
     """Whether the cell can only be a number with a decimal comma."""
-    found = _GROUPED.fullmatch(cell)
-    if found is not None:
-        return found["mark"] != "," and (found["rest"] or "").startswith(",")
+    match = _GROUPED.fullmatch(cell)
+    if match is not None:
+        return match["mark"] != "," and (match["rest"] or "").startswith(",")
     return bool(_NUMBER.fullmatch(cell.replace(",", "."))) and "," in cell
 
 
 def can_be_thousands(cell: str) -> bool:
     """Whether the point in the cell can separate thousands: 1.234."""
-    found = _GROUPED.fullmatch(cell)
-    return found is not None and cell.count(".") == 1 and found["rest"] is None
+    match = _GROUPED.fullmatch(cell)
+    return match is not None and cell.count(".") == 1 and match["rest"] is None
 
 
 def safe_cell(cell: str) -> str:
@@ -165,18 +165,18 @@ def safe_cell(cell: str) -> str:
 
 def is_local(cell: str) -> bool:
     """Whether the cell is a time without a zone."""
-    found = _LOCAL.fullmatch(cell)
-    return found is not None and found["zone"] is None
+    match = _LOCAL.fullmatch(cell)
+    return match is not None and match["zone"] is None
 
 
 def date_order_of(cell: str) -> DateOrder | Literal["unknown"] | None:
     """The order of day and month that a time shows; None for a format with only one order."""
-    found = _LOCAL.fullmatch(cell)
-    if found is None or found["mark"] not in ("/", "-"):
+    match = _LOCAL.fullmatch(cell)
+    if match is None or match["mark"] not in ("/", "-"):
         return None
-    if int(found["first"]) > 12:
+    if int(match["first"]) > 12:
         return "dmy"
-    return "mdy" if int(found["second"]) > 12 else "unknown"
+    return "mdy" if int(match["second"]) > 12 else "unknown"
 
 
 def parse_instant_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) -> int | None:
@@ -189,11 +189,11 @@ def parse_instant_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) 
         return parse_instant(cell)
     except ValueError:
         pass
-    found = _LOCAL.fullmatch(cell)
-    if found is None:
+    match = _LOCAL.fullmatch(cell)
+    if match is None:
         return None
-    local = _local_of(name, cell, found, dialect)
-    if (offset := found["zone"]) is not None:
+    local = _local_of(name, cell, match, dialect)
+    if (offset := match["zone"]) is not None:
         text = "+00:00" if offset.upper() in ("Z", "UTC") else f"{offset[:3]}:{offset[-2:]}"
         return ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
     if dialect.zone is None:
@@ -204,31 +204,31 @@ def parse_instant_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) 
             name, f"The clocks of {dialect.zone.key} went over {cell}: there was no such time."
         )
     if len(instants) > 1:
-        offsets = " or ".join(f"{one.astimezone(dialect.zone):%z}" for one in instants)
+        offsets = " or ".join(f"{instant.astimezone(dialect.zone):%z}" for instant in instants)
         twice = f"The clocks of {dialect.zone.key} showed {cell} twice"
         raise Invalid(name, f"{twice}: add its offset, {offsets}.")
     return ms_of(instants[0])
 
 
-def _local_of(name: str, cell: str, found: re.Match[str], dialect: CsvDialect) -> datetime:
-    if found["year"]:
-        year, month, day = found["year"], found["month"], found["day"]
+def _local_of(name: str, cell: str, match: re.Match[str], dialect: CsvDialect) -> datetime:
+    if match["year"]:
+        year, month, day = match["year"], match["month"], match["day"]
     else:
-        order = "dmy" if found["mark"] == "." else dialect.date_order
+        order = "dmy" if match["mark"] == "." else dialect.date_order
         if order is None:
             raise Invalid(name, f"It is not known which part of {cell} is the day.")
-        year, day, month = found["last"], found["first"], found["second"]
+        year, day, month = match["last"], match["first"], match["second"]
         if order == "mdy":
             day, month = month, day
-    hour = int(found["hour"])
-    if found["half"]:
+    hour = int(match["hour"])
+    if match["half"]:
         if not 1 <= hour <= 12:
             raise Invalid(name, f"There is no time {cell}.")
-        hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
-    fraction = (found["fraction"] or "")[:6].ljust(6, "0")
+        hour = hour % 12 + (12 if match["half"] in "Pp" else 0)
+    fraction = (match["fraction"] or "")[:6].ljust(6, "0")
     try:
         return datetime(
-            int(year), int(month), int(day), hour, int(found["minute"]), int(found["s"] or 0),
+            int(year), int(month), int(day), hour, int(match["minute"]), int(match["s"] or 0),
             int(fraction),
         )  # fmt: skip
     except ValueError:

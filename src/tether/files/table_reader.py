@@ -87,10 +87,9 @@ def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
         lines = chain(sample, lines)
 
     def document(text: str) -> dict[str, Any]:
-        found = _document(text.encode())
         return {
             name: _instant_in_zone(name, value, dialect)
-            for name, value in found.items()
+            for name, value in _document(text.encode()).items()
             if name not in options.ignored
         }
 

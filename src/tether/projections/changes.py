@@ -248,10 +248,10 @@ class Changes:
             if at_ms is None:
                 break
             around = await self._records.around(partner, [(vehicle, at_ms, at_ms)])
-            found = around[vehicle].before
-            if found is None or (snapshot and found[0].start_ms < snapshot.at_ms):
+            before = around[vehicle].before
+            if before is None or (snapshot and before[0].start_ms < snapshot.at_ms):
                 break
-            session, context = found
+            session, context = before
             if len(context.taken) < MAX_TAKEN:
                 return Beginning.at(session, context)
             at_ms = session.start_ms

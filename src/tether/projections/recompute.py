@@ -118,13 +118,14 @@ def differences(
     missing = {session.start: (session, context) for session, context in wanted}
     changes = []
     for row, version in known:
-        found = missing.pop(row.start, None)
-        if found is None:
+        begun = missing.pop(row.start, None)
+        if begun is None:
             changes.append(Change(SessionRow.of(*row.derived, live=False)))
             continue
         if until_ms is not None:
-            found[0].reports = [*found[0].reports, *reports_after(row.references.reports, until_ms)]
-        expected = SessionRow.of(*found)
+            session, _ = begun
+            session.reports = [*session.reports, *reports_after(row.references.reports, until_ms)]
+        expected = SessionRow.of(*begun)
         if version is None or expected != row:
             visible = version is None or expected.visible_part != row.visible_part
             changes.append(Change(expected, visible=visible))

@@ -38,7 +38,7 @@ async def add(store: Store, now_ms: int, form: RequestForm, client: str) -> str:
 async def find(store: Store, now_ms: int, beginning: str) -> KeyRequest:
     """The one request whose id begins with this text. Raises SetupError."""
     requests = await store.key_requests.all(now_ms)
-    found = [one for one in requests if beginning and one.digest.startswith(beginning)]
+    found = [asked for asked in requests if beginning and asked.digest.startswith(beginning)]
     if len(found) != 1:
         few = "more than one" if found else "no"
         raise SetupError(

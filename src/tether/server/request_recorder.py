@@ -82,7 +82,7 @@ class RequestRecorder:
         since_ms = self._now_ms() - MAX_DELAY_MS
         try:
             for partner, requests in waiting.items():
-                if recent := [one for one in requests if one.at_ms > since_ms]:
+                if recent := [request for request in requests if request.at_ms > since_ms]:
                     await self._stored.add(partner, recent, self._now_ms())
         except Unavailable:
             return

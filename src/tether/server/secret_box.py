@@ -54,7 +54,7 @@ class SecretBox:
             from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
 
             digests = [sha256(key.encode()).digest() for key in self._keys()]
-            self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(one)) for one in digests])
+            self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in digests])
         return self._fernet
 
 

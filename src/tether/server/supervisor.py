@@ -110,8 +110,8 @@ class _Supervisor:
         """Returns when all workers have stopped after `stop`."""
         ready = [asyncio.Event() for _ in range(self._settings.workers)]
         async with asyncio.TaskGroup() as group:
-            for one in ready:
-                group.create_task(self._keep_alive(one))
+            for is_ready in ready:
+                group.create_task(self._keep_alive(is_ready))
             announcing = group.create_task(_when_all(ready, listening))
             await self._stopping.wait()
             announcing.cancel()
@@ -216,6 +216,6 @@ def _send_total(worker: _Worker, summing: asyncio.Task[str]) -> None:
 
 
 async def _when_all(ready: list[asyncio.Event], listening: Callable[[], None]) -> None:
-    for one in ready:
-        await one.wait()
+    for is_ready in ready:
+        await is_ready.wait()
     listening()

@@ -169,10 +169,10 @@ class Entities:
 
         rows = await map_in_steps(row, last.values())  # each may have hundreds of powers
         sql = _sql(PUT, type(entities[0]))
-        found = await self._engine.write_returning(sql, partner, batch_of(rows))
-        if not found:
+        stored = await self._engine.write_returning(sql, partner, batch_of(rows))
+        if not stored:
             await self._require_partner(partner)
-        newest = {id: version - times[id] for id, version in found}
+        newest = {id: version - times[id] for id, version in stored}
         versions: list[int | Refusal] = []
         for entity in entities:
             if entity.id in newest:

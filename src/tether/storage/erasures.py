@@ -129,7 +129,9 @@ class Erasures:
     async def all(self) -> list[Erasure]:
         """The erasures under way, the oldest first."""
         rows = await self._engine.read(ALL)
-        return [Erasure(one, kind, bytes.fromhex(code).decode()) for one, kind, code in rows]
+        return [
+            Erasure(partner, kind, bytes.fromhex(code).decode()) for partner, kind, code in rows
+        ]
 
     async def is_under_way(self, erasure: Erasure) -> bool:
         """Whether the erasure has begun and not ended."""

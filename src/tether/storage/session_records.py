@@ -166,7 +166,7 @@ def event_list(rows: str) -> str:
 
 def ordered_events_in(text: str) -> list[OrderedEvent]:
     """The events of an `event_list`, in order."""
-    return sorted(ordered_event(*one) for one in _events.decode(text))
+    return sorted(ordered_event(*event) for event in _events.decode(text))
 
 
 def _stored_in(text: str) -> list[StoredRow]:

@@ -93,7 +93,7 @@ _SUMMED = ("energy", "estimated", "charged", "measured")
 def _sums_of(*sums: str, power: str) -> str:
     """The sums and the highest power as a JSON array. Without values, they are 0, and null."""
     highest = f"coalesce(CAST(max({power}) AS TEXT), 'null')"
-    return json_array("count(*)", *(f"coalesce(sum({one}), 0)" for one in sums), highest)
+    return json_array("count(*)", *(f"coalesce(sum({term}), 0)" for term in sums), highest)
 
 
 def _beyond(name: str) -> str:

@@ -179,7 +179,7 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
         if wanted.from_ms is not None and wanted.from_ms >= lasting_ms:
             return []
         # A session of a span lasts less than 1 << span.
-        found = [
+        sources = [
             self._source(
                 "s.end_ms IS NOT NULL",
                 "s.live = 1",
@@ -191,8 +191,8 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
             for span in spans
         ]
         if wanted.active is None and wanted.ended_from_ms is None:
-            found.append(self._source("s.end_ms IS NULL", "s.live = 1", before))
-        return found
+            sources.append(self._source("s.end_ms IS NULL", "s.live = 1", before))
+        return sources
 
     def _lasted(self) -> Iterable[str]:
         """The conditions on the end of the sessions."""
@@ -233,10 +233,10 @@ class Sessions:
     ) -> StoredSession:
         """The session. Raises NotFound, also for a removed session unless `with_removed`."""
         row = await self._engine.look_up(GET, partner, session_id)
-        found = None if row is None else _session(row)
-        if found is None or (found.removed and not with_removed):
+        session = None if row is None else _session(row)
+        if session is None or (session.removed and not with_removed):
             raise NotFound
-        return found
+        return session
 
     async def page(
         self,

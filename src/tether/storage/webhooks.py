@@ -436,7 +436,7 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
             for one in progress if not one.lease_ms
         ]  # fmt: skip
         batches: list[tuple[str, tuple[object, ...], Sequence[object]]] = [
-            (SAVE, (lease,), [_saved_row(one) for one in progress]),
+            (SAVE, (lease,), [_saved_row(reached) for reached in progress]),
             (RELEASE_CHANGED, (lease,), ended),
             (PARK, (), parked),
             (UNPARK, (), unparked),

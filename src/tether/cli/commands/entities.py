@@ -49,35 +49,35 @@ _file_argument = click.argument("file", required=False, type=click.File("rb"))
 
 def _group(model: type[E], members: Members, examples: str) -> click.Group:
     """The commands for chargers, or for vehicles."""
-    one = model.__name__.lower()
+    noun = model.__name__.lower()
 
     @click.group(
-        f"{one}s",
+        f"{noun}s",
         cls=OrderedGroup,
         epilog=examples,
-        help=f"List, show, put, change and delete your {one}s.",
+        help=f"List, show, put, change and delete your {noun}s.",
     )
     def group() -> None: ...
 
-    @group.command("list", help=f"List your {one}s, in order of their ids.")
+    @group.command("list", help=f"List your {noun}s, in order of their ids.")
     @list_limit_option
     @lines_option
     @with_client
     def list_entities(limit: int | None, as_json: bool, client: "Client") -> None:
-        found = calls_of(client, one).list(page_size=page_size(limit))
-        none_yet = f"There are no {one}s yet: tether {one}s put --help"
+        found = calls_of(client, noun).list(page_size=page_size(limit))
+        none_yet = f"There are no {noun}s yet: tether {noun}s put --help"
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
-    @group.command("get", help=f"Show the {one} ID.")
+    @group.command("get", help=f"Show the {noun} ID.")
     @click.argument("id")
     @object_option
     @with_client
     def get(id: str, as_json: bool, client: "Client") -> None:
-        with not_found_as_message(f"There is no {one} {id}."):
-            show_one(calls_of(client, one).get(id), show_entity, as_json=as_json)
+        with not_found_as_message(f"There is no {noun} {id}."):
+            show_one(calls_of(client, noun).get(id), show_entity, as_json=as_json)
 
     @group.command(
-        help=f"Create or replace the {one} ID.\n\nFrom a JSON FILE (- is standard input) or from "
+        help=f"Create or replace the {noun} ID.\n\nFrom a JSON FILE (- is standard input) or from "
         "options. What is not given, it does not have afterwards."
     )
     @member_options(members)
@@ -88,11 +88,11 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
         given = document_of(file, options)
         # An empty option leaves the member out, so that the PUT removes it.
         document = {name: value for name, value in given.items() if value != ""}
-        saved = calls_of(client, one).put(new_entity(model, id, document))
-        say(f"{'Created' if saved.created else 'Replaced'} {one} {id}.")
+        saved = calls_of(client, noun).put(new_entity(model, id, document))
+        say(f"{'Created' if saved.created else 'Replaced'} {noun} {id}.")
 
     @group.command(
-        help=f"Change some members of the {one} ID.\n\nFrom a JSON FILE (- is standard input) or "
+        help=f"Change some members of the {noun} ID.\n\nFrom a JSON FILE (- is standard input) or "
         "from options. An empty option, or null in the FILE, removes a member: "
         "--discharge-powers ''"
     )
@@ -103,12 +103,12 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
     def patch(id: str, file: IO[bytes] | None, client: "Client", **options: Any) -> None:
         given = document_of(file, options)
         document = {name: None if value == "" else value for name, value in given.items()}
-        with not_found_as_message(f"There is no {one} {id}."):
-            calls_of(client, one).patch(id, **changes_of(model, id, document))
-        say(f"Changed {one} {id}.")
+        with not_found_as_message(f"There is no {noun} {id}."):
+            calls_of(client, noun).patch(id, **changes_of(model, id, document))
+        say(f"Changed {noun} {id}.")
 
     @group.command(
-        help=f"Delete the {one} ID.\n\nIf it has events, this needs --events erase, which "
+        help=f"Delete the {noun} ID.\n\nIf it has events, this needs --events erase, which "
         "withdraws and deletes them, too, for good. Earlier backups still have them."
     )
     @click.argument("id")
@@ -119,19 +119,19 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
     def delete(id: str, events: Literal["erase"] | None, yes: bool, client: "Client") -> None:
         from tether.client import Conflict
 
-        calls = calls_of(client, one)
-        with not_found_as_message(f"There is no {one} {id}."):
+        calls = calls_of(client, noun)
+        with not_found_as_message(f"There is no {noun} {id}."):
             calls.get(id)
             if not yes:
                 all_of_it = ", with all its events" if events else ""
-                loss = f"This deletes {one} {id} for good{all_of_it}."
+                loss = f"This deletes {noun} {id} for good{all_of_it}."
                 confirm(loss, "Delete it?", "Nothing was deleted")
             try:
                 done = calls.delete(id, events=events)
             except Conflict as error:  # the message has the words of the API
                 said = error.message.replace("events=erase", "--events erase")
                 raise SetupError(f"Nothing was deleted. {said}") from None
-        what = f"{one} {id}{' with all its events' if events else ''}"
+        what = f"{noun} {id}{' with all its events' if events else ''}"
         say(f"Deleted {what}." if done else f"The server continues to delete {what}.")
 
     return group

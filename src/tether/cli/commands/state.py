@@ -33,10 +33,10 @@ def state() -> None:
     """Show what your vehicles and chargers do at this moment."""
 
 
-def _add_command(one: str, help: str) -> None:
-    """Adds the command for vehicles or chargers; `one` is `vehicle` or `charger`."""
+def _add_command(noun: str, help: str) -> None:
+    """Adds the command for vehicles or chargers; `noun` is `vehicle` or `charger`."""
 
-    @state.command(f"{one}s", help=help)
+    @state.command(f"{noun}s", help=help)
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @list_limit_option
     @stale_option
@@ -45,21 +45,21 @@ def _add_command(one: str, help: str) -> None:
     def command(
         ids: Sequence[str], limit: int | None, stale_allowed: bool, as_json: bool, client: "Client"
     ) -> None:
-        calls = calls_of(client, one)
+        calls = calls_of(client, noun)
         if ids:
-            found = _states(partial(calls.state, stale_allowed=stale_allowed), ids, one)
+            found = _states(partial(calls.state, stale_allowed=stale_allowed), ids, noun)
         else:
             pairs = calls.list_with_state(page_size=page_size(limit), stale_allowed=stale_allowed)
             found = (known for _, known in pairs)
-        none_yet = f"There are no {one}s yet: tether {one}s put --help"
+        none_yet = f"There are no {noun}s yet: tether {noun}s put --help"
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
 
 def _states(
-    get: Callable[[str], VehicleState | ChargerState], ids: Sequence[str], one: str
+    get: Callable[[str], VehicleState | ChargerState], ids: Sequence[str], noun: str
 ) -> Iterator[VehicleState | ChargerState]:
     for id in ids:
-        with not_found_as_message(f"There is no {one} {id}."):
+        with not_found_as_message(f"There is no {noun} {id}."):
             found = get(id)
         yield found
 

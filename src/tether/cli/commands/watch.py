@@ -126,7 +126,7 @@ class Board:
         warnings = [_OUT_OF_REACH] if self._stream.interrupted else []
         height = max(console.size.height - _OTHER_LINES - len(warnings), 1)
         table = TABLES[VehicleState]
-        rows = [table.row(_aged(*one)) for one in known[::-1][:height]]
+        rows = [table.row(_aged(*pair)) for pair in known[::-1][:height]]
         yield table_of(table.titles, rows, cut=_IDS)
         power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
         charging = sum(state.charging for state in states)

@@ -35,8 +35,8 @@ class AuditResource:
             found = await self._store.audit.page(
                 wanted, after, page.limit + 1, descending=page.descending
             )
-        entries = page.finish(found, lambda one: f"{one.at_ms} {one.id}")
-        resp.data = to_json([audit_view(one, to_partner=True) for one in entries])
+        entries = page.finish(found, lambda entry: f"{entry.at_ms} {entry.id}")
+        resp.data = to_json([audit_view(entry, to_partner=True) for entry in entries])
 
 
 def _position(text: str) -> tuple[int, str] | None:

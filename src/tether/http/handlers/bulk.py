@@ -62,7 +62,9 @@ class Bulk:
                     spool.seek(0)
                     results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
         set_rate_limit(resp, await self._limiter.take(key, 0))  # after its items took tokens
-        refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
+        refused = [
+            (n, result) for n, result in enumerate(results, 1) if isinstance(result, Refusal)
+        ]
         refusals = [refusal for _, refusal in refused]
         req.context.refused_items = refused[:MAX_REFUSED_SHOWN]
         req.context.rejections = Counter(refusal.code for refusal in refusals)
@@ -87,9 +89,11 @@ class Bulk:
             found = await in_steps(read_items(body, items))
             req.context.in_bulk = len(found)
             admitted, beyond = await self._admit(key, len(found))
-            good = [one for one in found[:admitted] if not isinstance(one, Refusal)]
+            good = [item for item in found[:admitted] if not isinstance(item, Refusal)]
             added = iter(await store(good) if good else ())
-            results = [one if isinstance(one, Refusal) else next(added) for one in found[:admitted]]
+            results = [
+                item if isinstance(item, Refusal) else next(added) for item in found[:admitted]
+            ]
             req.context.warned = [
                 warning["parameter"]
                 for result in results
@@ -127,8 +131,8 @@ class EventBulkResource:
             rows = await map_in_steps(self._store.batcher.row_of, events)
             partner = req.context.partner
             results: list[Result] = [
-                one if isinstance(one, Refusal) else {"status": 201, "id": one}
-                for one in await self._store.batcher.add_all(partner, rows)
+                id if isinstance(id, Refusal) else {"status": 201, "id": id}
+                for id in await self._store.batcher.add_all(partner, rows)
             ]
             await self._warn(partner, events, results)
             return results

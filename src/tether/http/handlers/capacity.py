@@ -61,7 +61,7 @@ class CapacityResource:
             stale = await pagination.accepts_stale(self._store, req, resp, query)
             if by is not None:
                 found = await self._entries(partner, wanted, by, after, page.limit + 1, stale=stale)
-                entries = page.finish(found, lambda one: "{} {}".format(*one.position))
+                entries = page.finish(found, lambda entry: "{} {}".format(*entry.position))
                 bodies = await _encoded(entries, by, at_ms)
                 resp.data = b"[%b]" % b",".join(bodies)
                 return
@@ -105,21 +105,21 @@ class CapacityResource:
                 if stale is None:
                     stale = await pagination.accepts_stale(self._store, req, resp, query)
                 if by is None:
-                    some = at_ms[:READ_AT_ONCE]
-                    part = wanted if wanted.moments is None else wanted._replace(moments=some)
+                    moments = at_ms[:READ_AT_ONCE]
+                    part = wanted if wanted.moments is None else wanted._replace(moments=moments)
                     totals = await self._store.capacities.totals(partner, part, stale=stale)
-                    lines = await _encoded(_over_time(totals), by, some)
+                    lines = await _encoded(_over_time(totals), by, moments)
                     at_ms = at_ms[READ_AT_ONCE:]
                 else:
-                    found = await self._entries(
+                    entries = await self._entries(
                         partner, wanted, by, after, READ_AT_ONCE, stale=stale
                     )
-                    lines = await _encoded(found, by, at_ms)
-                    if len(found) < READ_AT_ONCE:
+                    lines = await _encoded(entries, by, at_ms)
+                    if len(entries) < READ_AT_ONCE:
                         at_ms = range(0)
                     else:
-                        after = found[-1].position
-                    del found
+                        after = entries[-1].position
+                    del entries
             stale = True
             for start in range(0, len(lines), SENT_AT_ONCE):
                 yield b"\n".join(lines[start : start + SENT_AT_ONCE]) + b"\n"

@@ -33,9 +33,9 @@ class CurrentStates:
 
     async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
         """The states of these vehicles in this order, from the events that are derived."""
-        found = await self._store.states.of_vehicles(partner, vehicle_ids)
+        latest = await self._store.states.of_vehicles(partner, vehicle_ids)
         now_ms = self._now_ms()
-        return [vehicle_state(id, found[id], now_ms) for id in vehicle_ids]
+        return [vehicle_state(id, latest[id], now_ms) for id in vehicle_ids]
 
     async def of_charger(self, partner: int, charger_id: str, *, stale: bool) -> ChargerState:
         """The state of a charger. Raises NotFound."""
@@ -51,9 +51,9 @@ class CurrentStates:
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
         """The states of these chargers in this order, from the events that are derived."""
-        found = await self._store.states.of_chargers(partner, charger_ids)
+        occupancy = await self._store.states.of_chargers(partner, charger_ids)
         now_ms = self._now_ms()
-        return [charger_state(id, found[id], now_ms) for id in charger_ids]
+        return [charger_state(id, occupancy[id], now_ms) for id in charger_ids]
 
 
 class StateResource:

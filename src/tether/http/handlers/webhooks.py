@@ -71,8 +71,8 @@ class WebhookListResource(_Resource):
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         pagination.query_of(req, ())
         now_ms = self._now_ms()
-        found = await self._store.webhooks.of_partner(req.context.partner)
-        resp.data = to_json([webhook_view(webhook, now_ms) for webhook in found])
+        webhooks = await self._store.webhooks.of_partner(req.context.partner)
+        resp.data = to_json([webhook_view(webhook, now_ms) for webhook in webhooks])
 
 
 class WebhookResource(_Resource):

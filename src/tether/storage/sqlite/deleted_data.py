@@ -125,8 +125,8 @@ def erase_copies(path: Path, file: int, text: str) -> None:
     page_bytes = page_bytes_in(os.pread(file, HEADER_BYTES, 0))
     pages = sorted(_pages_with(file, page_bytes, wanted))
     for start in range(0, len(pages), PAGES_ERASED_AT_ONCE):
-        some = pages[start : start + PAGES_ERASED_AT_ONCE]
-        erase = partial(_erase_in_pages, path, file, wanted, some)
+        portion = pages[start : start + PAGES_ERASED_AT_ONCE]
+        erase = partial(_erase_in_pages, path, file, wanted, portion)
         _retry(path, erase, ERASE_TRIES, ERASE_WAIT_MS)
     _retry(path, _empty_log, ERASE_TRIES, ERASE_WAIT_MS)
 
