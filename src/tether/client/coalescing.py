@@ -69,10 +69,10 @@ class RequestCoalescer:
         self._in_flight -= 1
         if self._in_flight >= MAX_IN_FLIGHT:
             return
-        waiting = [one for one in self._waiting if not one.outcome.done()]
+        waiting = [event for event in self._waiting if not event.outcome.done()]
         together, self._waiting = waiting[:MAX_EVENTS], waiting[MAX_EVENTS:]
         if together:
-            sender = asyncio.create_task(self._outcomes([one.request for one in together]))
+            sender = asyncio.create_task(self._outcomes([event.request for event in together]))
             self._in_flight += 1
             self._senders.add(sender)
             sender.add_done_callback(partial(self._settle, together))

@@ -92,7 +92,7 @@ def to_polars(
         ColumnKind.NUMBERS: library.List(number),
         ColumnKind.NAMES: library.List(library.String),
     }
-    period = {one.name: types[one.kind] for one in columns_of(ChargePeriod)}
+    period = {column.name: types[column.kind] for column in columns_of(ChargePeriod)}
     types[ColumnKind.PERIODS] = library.List(library.Struct(period))
     schema = {column.name: types[column.kind] for column in columns_of(model)}
     rows = [row_of(thing, _checked if exact else float) for thing in found]

@@ -108,4 +108,4 @@ class StatePages(Pages[tuple[M, N]]):
     def _entries(self, answer: Answer, request: Request) -> list[tuple[M, N]]:
         entities = read(list[self._entity], answer, request)  # type: ignore[name-defined]
         states = read(list[_WithState[self._state]], answer, request)  # type: ignore[name-defined]
-        return [(entity, one.state) for entity, one in zip(entities, states, strict=True)]
+        return [(entity, found.state) for entity, found in zip(entities, states, strict=True)]

@@ -78,7 +78,9 @@ def verify_webhook(
         raise ValueError("The header webhook-timestamp is no number of seconds.")
     if abs(time() - int(at)) > tolerance_s:
         raise ValueError(f"The message was sent over {tolerance_s} s ago, or has yet to be.")
-    if not any(_is_valid(one, secret, message_id, int(at), content) for one in signatures):
+    if not any(
+        _is_valid(signature, secret, message_id, int(at), content) for signature in signatures
+    ):
         raise ValueError("The message was not signed by this secret.")
     found: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     return found

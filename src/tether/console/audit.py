@@ -39,11 +39,13 @@ class AuditPage(Page):
         rows, last = split_page([] if problem else found, PAGE)
         names = {}
         if wanted.partner is None:
-            names = {one.id: one.name for one in await self._store.partners.all()}
+            names = {partner.id: partner.name for partner in await self._store.partners.all()}
         return {
             "status": 400 if problem else 200,
             "problem": problem,
-            "entries": [(one, _entry(req, one), names.get(one.partner, "")) for one in rows],
+            "entries": [
+                (stored, _entry(req, stored), names.get(stored.partner, "")) for stored in rows
+            ],
             "is_all": wanted.partner is None,
             "here": base_of(req) + req.path,
             "action": action,
@@ -81,7 +83,7 @@ class AuditFile:
                 found = await self._store.audit.page(wanted, after, ENTRIES_AT_ONCE)
             if not found:
                 return
-            yield "".join(line(_entry(req, one)) for one in found).encode()
+            yield "".join(line(_entry(req, stored)) for stored in found).encode()
             after = found[-1].at_ms, found[-1].id
 
 

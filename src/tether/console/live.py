@@ -148,7 +148,7 @@ class EntityPage(Page):
             "entity": entity,
             "state": state,
             "flags": flags,
-            "sessions": [session_of(one) for one in newest_sessions],
+            "sessions": [session_of(stored) for stored in newest_sessions],
             "events": [from_json(Event, body) for _, body in newest_events],
         }
 
@@ -172,9 +172,9 @@ def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Fla
     """The flags of active sessions, except those that depend on the vehicle or charger."""
     names = {
         name
-        for one in latest
-        if one is not None and one.record.end_ms is None
-        for name in flags_of(with_reports(one.record))
+        for session in latest
+        if session is not None and session.record.end_ms is None
+        for name in flags_of(with_reports(session.record))
     }
     return [Flag(name=name, message=FLAGS[name]) for name in sorted(names & FLAGS.keys())]
 

@@ -63,11 +63,15 @@ class PartnersPage(FormPage):
         found = await self._store.partners.after(after, PAGE + 1, text=text)
         partners, last = split_page(found, PAGE)
         uses = await self._store.keys.use_by_partner(now_ms)
-        activities = await self._store.key_hours.of_partners([one.id for one in partners], now_ms)
+        activities = await self._store.key_hours.of_partners(
+            [partner.id for partner in partners], now_ms
+        )
         return {
             "partners": [
-                await self._row(one, *uses.get(one.id, (0, None)), activities.get(one.id, NOTHING))
-                for one in partners
+                await self._row(
+                    partner, *uses.get(partner.id, (0, None)), activities.get(partner.id, NOTHING)
+                )
+                for partner in partners
             ],
             "text": text,
             "following": last and urlencode({"q": text, "after": last.name}),

@@ -68,7 +68,7 @@ class RequestsPage(Page):
         return {
             "status": 400 if problem else 200,
             "problem": problem,
-            "requests": [(one, _message(one)) for one in rows],
+            "requests": [(request, _message(request)) for request in rows],
             "chosen": status,
             "starts": path,
             "text": text,
@@ -119,7 +119,9 @@ def _items(request: RefusedRequest) -> list[RefusedItem]:
         return []
     try:
         found = json.loads(request.answer)["items"]
-        return [RefusedItem(int(one["item"]), one["message"], one["parameter"]) for one in found]
+        return [
+            RefusedItem(int(item["item"]), item["message"], item["parameter"]) for item in found
+        ]
     except (ValueError, KeyError, TypeError):  # it was cut
         return []
 

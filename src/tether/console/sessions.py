@@ -107,7 +107,7 @@ class SessionsPage(Page):
             "units": UNITS,
             "totals": _link(req, query.parameters(), "sessions", "totals"),
             "downloads": [
-                (one, _link(req, query.parameters(), f"sessions.{one}")) for one in formats
+                (name, _link(req, query.parameters(), f"sessions.{name}")) for name in formats
             ],
             "here": _link(req, {}, "sessions"),
             "next_page": after_last and _link(req, query.parameters(after=after_last), "sessions"),
@@ -147,7 +147,7 @@ class SessionPage(Page):
             "session": session,
             "vehicle": stored.vehicle,
             "charger": stored.charger,
-            "events": [one.event for one in events],
+            "events": [ordered.event for ordered in events],
             "causes": await self._causes(partner, stored, events) if session.flags else {},
             "is_cut": last is not None,
             "neighbours": [

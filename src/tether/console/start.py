@@ -125,7 +125,7 @@ class StartPage(FormPage):
         batcher = self._store.batcher
         for start in range(0, len(events), EVENTS_AT_ONCE):
             batch = await _read(events[start : start + EVENTS_AT_ONCE], events_at(now_ms))
-            _check(await batcher.add_all(partner, [batcher.row_of(one) for one in batch]))
+            _check(await batcher.add_all(partner, [batcher.row_of(event) for event in batch]))
             progress.stored += len(batch)
 
 
@@ -149,6 +149,6 @@ async def _read(documents: Sequence[bytes], items: Items) -> list[Any]:
 
 
 def _check(results: Sequence[object]) -> None:
-    refused = next((one for one in results if isinstance(one, Refusal)), None)
+    refused = next((result for result in results if isinstance(result, Refusal)), None)
     if refused is not None:
         raise SetupError(refused.message)

@@ -36,7 +36,7 @@ class WebhooksPage(FormPage):
         now_ms = self._now_ms()
         found = await self._store.webhooks.of_partner(partner_of(req).id)
         return {
-            "webhooks": [webhook_view(one, now_ms) for one in found],
+            "webhooks": [webhook_view(endpoint, now_ms) for endpoint in found],
             "most": MAX_ENDPOINTS,
             "types": MessageType,
         }
@@ -79,7 +79,7 @@ class WebhookPage(FormPage):
         )
         return {
             "webhook": webhook_view(endpoint, self._now_ms(), backlog),
-            "attempts": [attempt_view(one) for one in attempts],
+            "attempts": [attempt_view(attempt) for attempt in attempts],
             "failed": failed,
             "outcome": None,
         }

@@ -334,7 +334,7 @@ def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) ->
 def charger_state(charger_id: str, occupancy: ChargerOccupancy, now_ms: int) -> ChargerState:
     """The state of a charger now, with the states of the vehicles at it."""
     sessions, last_event, more = occupancy
-    vehicles = tuple(vehicle_state(one.record.vehicle_id, one, now_ms) for one in sessions)
+    vehicles = tuple(vehicle_state(latest.record.vehicle_id, latest, now_ms) for latest in sessions)
     return ChargerState(
         charger_id=charger_id,
         occupied=bool(vehicles),

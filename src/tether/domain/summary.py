@@ -112,7 +112,7 @@ class MeasuredSession(NamedTuple):
     @property
     def last_ms(self) -> int:
         """The last instant that counts."""
-        at_end = any(one.start_ms == one.end_ms == self.end_ms for one in self.charges)
+        at_end = any(charge.start_ms == charge.end_ms == self.end_ms for charge in self.charges)
         return self.end_ms if at_end else max(self.start_ms, self.end_ms - 1)
 
 

@@ -67,7 +67,7 @@ def _columns(info: inspect.Type, prefix: str, path: tuple[str, ...]) -> Iterator
         name, inner_path = f"{prefix}{field.encode_name}", (*path, field.name)
         inner = field.type
         if isinstance(inner, inspect.UnionType):
-            inner = next(one for one in inner.types if not isinstance(one, inspect.NoneType))
+            inner = next(part for part in inner.types if not isinstance(part, inspect.NoneType))
         if isinstance(inner, inspect.StructType):
             yield from _columns(inner, f"{name}.", inner_path)
         else:

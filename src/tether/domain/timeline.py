@@ -51,7 +51,9 @@ def stored_readings(session: SessionRecord) -> list[Reading] | None:
     if session.readings is None:
         return None
     start_ms = session.start_ms
-    return [(start_ms + one.after_ms, one.soc, one.power) for one in session.readings]
+    return [
+        (start_ms + reading.after_ms, reading.soc, reading.power) for reading in session.readings
+    ]
 
 
 ReadingKind = Literal["soc", "power", "event"]

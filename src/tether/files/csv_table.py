@@ -382,7 +382,9 @@ def report_header(header: Sequence[str]) -> list[str]:
 
 def audit_csv(entry: AuditEntry) -> str:
     """The row of an entry. The values before and after are JSON."""
-    before, after = (to_json(one).decode() if one else "" for one in (entry.before, entry.after))
+    before, after = (
+        to_json(state).decode() if state else "" for state in (entry.before, entry.after)
+    )
     return csv_line(
         [
             entry.at, entry.actor, entry.key or "", entry.action, text_cell(entry.target),

@@ -101,7 +101,9 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
 
     Texts are read like the cells of a CSV.
     """
-    columns = {name: one for name, one in options.columns.items() if name not in options.ignored}
+    columns = {
+        name: column for name, column in options.columns.items() if name not in options.ignored
+    }
     kind = options.kind or guess_kind((column.member for column in columns.values()), columns)
     check_columns(list(columns), list(columns.values()), kind)
     sample = list(islice(lines, LOOK_AHEAD))

@@ -115,7 +115,7 @@ class KeyHours:
         """The activity of each of these partners. Inactive partners are left out."""
         now_h = now_ms // HOUR_MS
         rows = await self._engine.read(
-            OF_PARTNERS, now_h // DAY_H * DAY_H, batch_of((one,) for one in partners),
+            OF_PARTNERS, now_h // DAY_H * DAY_H, batch_of((partner,) for partner in partners),
             now_h - HISTORY_H,
         )  # fmt: skip
         return {int(partner): Activity(*map(int, row)) for partner, *row in rows}

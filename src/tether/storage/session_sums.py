@@ -217,8 +217,8 @@ class SessionSums:
         found = [_sums(*row) for row in rows]
         # Parts with other sessions are read again with their keys: both must be of one moment.
         places = [
-            place for place, one in enumerate(found)
-            if any(group.added < group.sessions for group in one.groups.values())
+            place for place, sums in enumerate(found)
+            if any(group.added < group.sessions for group in sums.groups.values())
         ]  # fmt: skip
         if places:
             sql, parameters = statement(wanted, others=True)

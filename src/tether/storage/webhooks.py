@@ -432,8 +432,8 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
     ) -> None:
         """Stores the progress of endpoints that were not changed meanwhile, and the other rows."""
         ended = [
-            (one.endpoint.partner, one.endpoint.id, one.fence)
-            for one in progress if not one.lease_ms
+            (reached.endpoint.partner, reached.endpoint.id, reached.fence)
+            for reached in progress if not reached.lease_ms
         ]  # fmt: skip
         batches: list[tuple[str, tuple[object, ...], Sequence[object]]] = [
             (SAVE, (lease,), [_saved_row(reached) for reached in progress]),

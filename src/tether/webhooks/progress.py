@@ -77,8 +77,8 @@ class ProgressWriter:
             await self._stored.save(
                 self.lease,
                 [*written.progress.values()],
-                [one for one in written.parked.values() if one is not None],
-                [key for key, one in written.parked.items() if one is None],
+                [message for message in written.parked.values() if message is not None],
+                [key for key, message in written.parked.items() if message is None],
                 written.attempts,
             )
         except Unavailable:

@@ -57,10 +57,10 @@ def audit(
             if len(page) < size:
                 break
             after = page[-1].at_ms, page[-1].id
-        return found[::-1], {one.id: one.name for one in await store.partners.all()}
+        return found[::-1], {partner.id: partner.name for partner in await store.partners.all()}
 
     found, names = stores.in_store(database, find, announce=format is None)
-    entries = [(audit_view(one, to_partner=False), names.get(one.partner)) for one in found]
+    entries = [(audit_view(row, to_partner=False), names.get(row.partner)) for row in found]
     if format is None:
         show_table(
             ("Time", "Partner", "Who", "Action", "What", "Before", "After", "From"),
@@ -96,7 +96,9 @@ def _show_csv(entries: list[tuple[AuditEntry, str | None]]) -> None:
 
 
 def _row(entry: AuditEntry, name: str | None) -> tuple[str, ...]:
-    before, after = (to_json(one).decode() if one else "" for one in (entry.before, entry.after))
+    before, after = (
+        to_json(state).decode() if state else "" for state in (entry.before, entry.after)
+    )
     return (
         entry.at, name or "", f"{entry.key}…" if entry.key else entry.actor, entry.action,
         entry.target, before, after, entry.address or "",

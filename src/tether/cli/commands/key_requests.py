@@ -84,8 +84,8 @@ async def approve(
 @stores.with_store
 async def decline(store: Store, now_ms: int, request: tuple[str, ...]) -> None:
     """Decline each REQUEST, named by its id or the beginning of it."""
-    for one in request:
-        found = await key_requests.find(store, now_ms, one)
+    for beginning in request:
+        found = await key_requests.find(store, now_ms, beginning)
         await key_requests.decline(store, now_ms, found)
         say(f"Declined {found.id} of {found.form.organisation}.")
 

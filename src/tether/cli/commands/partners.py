@@ -34,7 +34,8 @@ def list_partners(as_json: bool, database: str) -> None:
 
     async def find(store: Store, now_ms: int) -> list[tuple[Partner, int]]:
         use = await store.keys.use_by_partner(now_ms)
-        return [(one, use[one.id][0] if one.id in use else 0) for one in await store.partners.all()]
+        partners = await store.partners.all()
+        return [(partner, use.get(partner.id, (0, None))[0]) for partner in partners]
 
     found = stores.in_store(database, find)
     if as_json:
@@ -259,4 +260,4 @@ def delete(partner: str, yes: bool, database: str) -> None:
 
 def _holdings_text(held: Holdings) -> str:
     kinds = ("key", "charger", "vehicle", "event")
-    return ", ".join(counted(getattr(held, f"{one}s"), one) for one in kinds)
+    return ", ".join(counted(getattr(held, f"{kind}s"), kind) for kind in kinds)

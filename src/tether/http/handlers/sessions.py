@@ -63,7 +63,9 @@ class SessionListResource:
             )
             sessions = page.finish(
                 found,
-                lambda one: f"{one.updated_ms if changes else one.record.start_ms} {one.id}",
+                lambda session: (
+                    f"{session.updated_ms if changes else session.record.start_ms} {session.id}"
+                ),
                 stop=None if stop is None else "{} {}".format(*stop),
                 follow=changes,
             )
