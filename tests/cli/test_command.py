@@ -54,6 +54,7 @@ def test_limits_of_numbers_are_told_in_words(tether: Command) -> None:
     )
     assert "0 is not in the range 1 or more." in tether.refused("audit", "--limit", "0", status=2)
     assert "<=" not in tether.ok("serve", "--help")
+    assert "is too large." in tether.refused("audit", "--limit", "9" * 30, status=2)
 
 
 def test_a_bad_setting_is_named_with_its_variable(tether: Command) -> None:

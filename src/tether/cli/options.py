@@ -1,6 +1,7 @@
 """Options, types of option values, and a group of commands: what several commands share."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -55,6 +56,12 @@ class WholeNumber(click.IntRange):
     """A whole number within limits. Click would call it an integer range."""
 
     name = "whole number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        number = super().convert(value, param, ctx)
+        if number > sys.maxsize:
+            self.fail(f"{number} is too large.", param, ctx)
+        return number
 
     def _describe_range(self) -> str:  # Click writes 1<=x<=10
         return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
