@@ -1109,3 +1109,25 @@ case("a start is lost, and the stop comes while the vehicle is elsewhere", """
     09:30 connected C2
     11:00 stopped C1 e=10 t=3540 s=50
 """, "C1 10 !start-missing\nC2 - here")  # fmt: skip
+case("a car that is used after its charge, and comes back without a plug-in", """
+    08:00 connected C1 s=20
+    08:00 started C1
+    10:00 updated C1 s=50
+    10:05 stopped C1
+    +1 08:00 updated C1 s=10
+    +1 09:00 updated C1 s=20
+""", "C1 24 charging")  # fmt: skip
+case("an unplug with a state of charge of 0, because the charger does not know it", """
+    08:00 connected C1 s=20
+    08:00 started C1
+    10:00 updated C1 s=50
+    10:05 stopped C1
+    10:10 disconnected C1 s=0
+""", "C1 18")  # fmt: skip
+case("readings of the state of charge alone, and the car is used in between", """
+    08:00 updated C1 s=20
+    09:00 updated C1 s=30
+    10:00 updated C1 s=40
+    +1 08:00 updated C1 s=20
+    +1 09:00 updated C1 s=30
+""", "C1 18 charging !state-of-charge-fell")  # fmt: skip

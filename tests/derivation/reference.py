@@ -709,7 +709,17 @@ def read_soc(
     if unread or event["kind"] == "CHARGE_STARTED":
         period["soc0"] = soc
     elif not period["final"]:
-        period.update(soc1=soc, soc1_ms=event["ms"], final=period["stop"] is not None)
+        if not is_used_since(period, event):
+            period.update(soc1=soc, soc1_ms=event["ms"])
+        period["final"] = period["stop"] is not None
+
+
+def is_used_since(period: Period, event: Event) -> bool:
+    """It rose, and is over 1 % lower after the stop: that is not of this charge."""
+    if period["stop"] is None or event["ms"] <= period["stop"] or period["soc1"] is None:
+        return False
+    rose = period["soc0"] is not None and period["soc1"] > period["soc0"]
+    return bool(rose and event["stateOfCharge"] < period["soc1"] - 1)
 
 
 # As the API shows it ------------------------------------------------------------------------------

@@ -129,6 +129,13 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """The length of the period, or its length up to an instant if it is active."""
         return (until_ms if self.stop_ms is None else self.stop_ms) - self.start_ms
 
+    def used_since(self, soc: Decimal, at_ms: int) -> bool:
+        """Whether the state of charge rose here, and shows that the vehicle was used afterwards."""
+        start, end = self.soc_start, self.soc_end
+        if self.stop_ms is None or at_ms <= self.stop_ms or start is None or end is None:
+            return False
+        return start < end and soc < end - AWAY_SOC
+
     def span(self, until_ms: int) -> Charge:
         """The start and the stop of the period; it stops at the instant if it is active."""
         return self.start_ms, until_ms if self.stop_ms is None else self.stop_ms
@@ -474,9 +481,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def read_soc(
         self, position: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool
     ) -> None:
-        """Takes in the state of charge, which falls only while the vehicle feeds back. `period` is
-        the charge that was under way.
-        """
+        """Takes in the state of charge. `period` is the charge that was under way."""
         soc = event.state_of_charge
         if soc is None:
             return
@@ -498,7 +503,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         if position.rank == STARTED or begins:
             newest.soc_start = soc
         elif not newest.soc_final:
-            newest.soc_end, newest.soc_end_ms = soc, position.at_ms
+            if not newest.used_since(soc, position.at_ms):
+                newest.soc_end, newest.soc_end_ms = soc, position.at_ms
             newest.soc_final = newest.stop_ms is not None
 
     def ended(self) -> EndedSession:
