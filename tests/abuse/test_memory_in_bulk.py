@@ -24,7 +24,7 @@ PATIENCE_S = 300
 FIRST_MS = 1_600_000_000_000
 TYPES = ("CONNECTED", "CHARGE_STARTED", "CHARGE_UPDATED", "CHARGE_STOPPED", "DISCONNECTED")
 NOT_DERIVED = re.compile(
-    r"Service Unavailable: [0-9,]+ events wait to be derived\. Try again in [0-9,]+ s, or add "
+    r"Service Unavailable: [0-9,]+ events? waits? to be derived\. Try again in [0-9,]+ s, or add "
     r"stale=allowed for what is derived by now\."
 )
 FLEET = """

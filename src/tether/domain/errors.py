@@ -232,9 +232,10 @@ class NotDerived(Unavailable):
     code = Code.NOT_DERIVED
 
     def __init__(self, backlog: int, retry_after_s: int, *, failed: bool = False) -> None:
+        waiting = "1 event waits" if backlog == 1 else f"{backlog:,} events wait"
         super().__init__(
             retry_after_s,
-            f"{backlog:,} events wait to be derived{', which failed' if failed else ''}. Try again "
+            f"{waiting} to be derived{', which failed' if failed else ''}. Try again "
             f"in {retry_after_s:,} s, or add stale=allowed for what is derived by now.",
         )
 

@@ -201,7 +201,7 @@ class Pool:
                 except psycopg.OperationalError as error:
                     if not (self._busy or self._idle):
                         raise
-                    self._log(str(error).strip().rpartition("\n")[2])
+                    self._log(" ".join(str(error).split()))
                     self._full_until = monotonic() + FULL_S
             if not self._idle:  # none was returned just now
                 await self._returned.wait()
