@@ -1,7 +1,12 @@
 """Incomplete requests: all of them together use no more memory than their limit."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import sleep
 
 import pytest
 
@@ -9,6 +14,7 @@ from tests.conftest import Server
 from tests.wire import (
     Partner,
     Wire,
+    address_of,
     event,
     head_of,
     many_files,
@@ -111,3 +117,35 @@ def test_of_a_bulk_that_breaks_off_nothing_is_stored(new_server: Callable[..., S
     run(scenario())
     assert partner.events() == []
     assert server.failures() == []
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_bodies_sent_as_fast_as_possible_leave_others_their_share(
+    new_server: Callable[..., Server], with_key: bool
+) -> None:
+    server = new_server("--log-level", "warning")
+    partner = Partner(server)
+    key = server.key() if with_key else "none"
+    head = head_of("POST", "/events/bulk", key, None, "transfer-encoding: chunked")
+    chunks = b"1\r\nx\r\n" * 10_000
+    stop, sent = threading.Event(), [0] * 30
+
+    def flood(number: int) -> None:
+        while not stop.is_set():
+            with suppress(OSError), socket.create_connection(address_of(server), 5) as connection:
+                connection.sendall(head)
+                while not stop.is_set():
+                    connection.sendall(chunks)
+                    sent[number] += len(chunks)
+
+    with ThreadPoolExecutor(len(sent)) as threads:
+        floods = [threads.submit(flood, number) for number in range(len(sent))]
+        while sum(sent) < 20_000_000:
+            sleep(0.01)
+        before = sum(sent)
+        for number in range(20):
+            assert partner.client.post("/events", content=event(number)).status_code == 201
+        during = sum(sent) - before
+        stop.set()
+    assert not any(done.exception() for done in floods)
+    assert during / 20 < 8_000_000  # bytes that were read for each of the others' requests

@@ -3,6 +3,7 @@
 There is no bound for each client address, because many clients use the same proxy.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
 
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from tether.domain.errors import Code
 from tether.domain.models import to_json
 from tether.server.status_codes import STATUS
+from tether.storage.turns import ROUND_S, FairQueue
 
 
 class Bounds:
@@ -68,6 +70,50 @@ class Bounds:
         if not self._users[buffer]:
             del self._users[buffer]
             self._total -= size
+
+
+class BodyTurns:
+    """Decides which connection may read on in a long body.
+
+    Otherwise a few clients that send as fast as they can would take all time of the event loop. The
+    next one is of the partner whose bodies took the least time. All of them take at most half of
+    the time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: FairQueue[Hashable, Callable[[], None]] = FairQueue()
+        self._usual_s = 0.0  # of a step; quickly up, slowly down
+        self._spent_s = 0.0  # since the last round
+        self._is_scheduled = False
+
+    def wait(self, partner: Hashable, read_on: Callable[[], None], spent_s: float) -> None:
+        """Calls `read_on` when it is the turn of this body, whose last step took this time."""
+        spent_s = max(spent_s, ROUND_S / 4)  # to read from the socket takes time, too
+        self._waiting.charge(partner, spent_s)
+        self._waiting.put(partner, read_on)
+        self._usual_s = max(spent_s, 0.9 * self._usual_s)
+        self._spent_s += spent_s
+        if not self._is_scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        pause_s, self._spent_s = self._spent_s, 0.0
+        loop = asyncio.get_running_loop()
+        if pause_s >= ROUND_S:
+            loop.call_later(pause_s, self._begin_round)
+        else:
+            loop.call_soon(self._begin_round)
+
+    def _begin_round(self) -> None:
+        left_s = ROUND_S
+        while left_s > 0 and (found := self._waiting.pop()) is not None:
+            _, read_on = found
+            left_s -= self._usual_s
+            read_on()
+        self._is_scheduled = False
+        if len(self._waiting):
+            self._schedule()
 
 
 def error_response(code: Code, message: str, request_id: str) -> bytes:

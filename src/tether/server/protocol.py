@@ -5,17 +5,18 @@ its answer. It does not limit the size of a head. Here a request has 30 s to arr
 input that is not HTTP gets an error in our usual form. A request to upgrade to another protocol is
 ignored, as RFC 9110 allows; Uvicorn's parser would lose the body of such a request.
 
-Uvicorn writes the head and the body of an answer separately, so the kernel sends two packets, and
-it matches two regular expressions for each header. Here an answer of known length is one write.
+Uvicorn writes the head and the body of an answer separately, and matches two regular expressions
+for each header. Here an answer of known length is one write.
 """
 
 import asyncio
 import logging
 import re
 from asyncio import TimerHandle
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import partial
 from secrets import token_hex
+from time import thread_time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from tether.domain.errors import Abandoned, Code
-from tether.server.connections import Bounds, error_response
+from tether.server.connections import BodyTurns, Bounds, error_response
 from tether.server.logging import is_new
 from tether.server.status_codes import STATUS
 from tether.storage.turns import LoopTurns, abandon
@@ -51,7 +52,7 @@ SLICE_BYTES = 1024  # read at once, unless they are part of a body: some fifty s
 REQUEST_BYTES = 3000  # memory of a waiting request, about
 MAX_REFUSED = 64  # connections beyond the bound that get an answer; others are closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
-PIECE_BYTES = 64 * 1024  # of a longer body: the next piece follows when the client has read it
+PIECE_BYTES = 64 * 1024  # of a longer body, that are read at once, or sent at once
 
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _READS = ("GET", "HEAD")
@@ -64,9 +65,8 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection.
 
-    A timer runs while a request arrives. Another timer runs after the first answer. It is not
-    started again for each answer, because timers cost more than reading the clock. At its end it
-    checks the time of the last answer.
+    A timer runs while a request arrives. Another one runs after the first answer. At its end it
+    checks the time of the last answer, because starting it for each answer would cost more.
     """
 
     cycle: "RequestCycle"
@@ -76,6 +76,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         *arguments: Any,
         bounds: Bounds,
         turns: LoopTurns,
+        body_turns: BodyTurns,
         partner_of: Callable[[str], int | None],
         **options: Any,
     ) -> None:
@@ -83,6 +84,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.bounds = bounds
         self._turns = turns
+        self._body_turns = body_turns
+        self._waits_to_read = False  # it is not its turn
         self._partner_of = partner_of
         self._timer: TimerHandle | None = None
         self._unread_timer: TimerHandle | None = None
@@ -92,7 +95,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._began_in_data = False  # the arriving request began in the current data
         self._body_bytes = 0  # of its body, in the current data
         self._body_left = 0  # by the Content-Length
-        self._unparsed = b""  # received while too many requests wait
+        self._unparsed = b""  # received while too many requests wait, or it waits to read on
         self._overhead_bytes = 0  # of the arriving request, in its head or around its body
         self._arrived_bytes = 0  # of the arriving request
         self._framing_bytes = 0  # around its body since the last chunk began
@@ -129,7 +132,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_unread_timer()
-        self._unparsed = b""
+        self._unparsed, self._waits_to_read = b"", False
         for holder in (self, self.transport, self.flow):
             self.bounds.release(holder)
         self._unset_keepalive_if_required()
@@ -146,12 +149,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # What arrives ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parses the bytes in slices, unless too many requests wait."""
+        """Parses the bytes in slices, unless too many requests wait. Long bodies take turns."""
+        if self._waits_to_read:  # but the request has just resumed reading
+            self._unparsed += data
+            self.transport.pause_reading()
+            return
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
-        start = 0
+        start, began = 0, thread_time() if len(data) > SLICE_BYTES else 0.0
         while start < len(data) and not self._ignores_input and not self.transport.is_closing():
-            if len(self.pipeline) >= MAX_WAITING:
+            if len(self.pipeline) >= MAX_WAITING or (start >= PIECE_BYTES and self._body_arrives()):
                 self._unparsed = data[start:]
                 break
             end = start + max(SLICE_BYTES, self._body_left)
@@ -163,6 +170,22 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.bounds.hold(self, waiting + len(self._unparsed), self.transport.abort)
         if self._arriving and self._arrived_bytes > SMALL_BYTES:
             self.bounds.hold(self.flow, LARGE_BYTES, self._refuse_arriving, reason="arriving")
+        if began and self._body_arrives() and not self.transport.is_closing():
+            self._waits_to_read = True
+            self.transport.pause_reading()
+            partner = _partner_of(self.cycle, self._partner_of)
+            self._body_turns.wait(partner, self._read_on, thread_time() - began)
+
+    def _body_arrives(self) -> bool:
+        return self._arriving and self._in_body
+
+    def _read_on(self) -> None:
+        """It is the turn of this body."""
+        self._waits_to_read = False
+        if self._unparsed:
+            self.data_received(b"")
+        if not (self._waits_to_read or self.flow.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def _refuse_arriving(self) -> None:
         """Refuses the incomplete request, so that others can go on arriving."""
@@ -240,7 +263,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if parser.should_upgrade():
             return
         version = parser.get_http_version()
-        if not has_one_host(self.headers, version):
+        hosts = [name for name, _ in self.headers].count(b"host")
+        # With two, a proxy might use the one and we the other (RFC 9112, 3.2).
+        if hosts > 1 or (not hosts and version >= "1.1"):
             self._parse_error = "A request must have one Host header, and not two."
             raise ValueError  # stops the parser
         self._in_body, self._overhead_bytes, self._framing_bytes = True, 0, 0
@@ -308,7 +333,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._watch_unread()
             return
-        if not self._unparsed:
+        if self._waits_to_read or not self._unparsed:
             self.flow.resume_reading()
         if self.pipeline:
             self._begin(*cast(tuple[RequestCycle, Any], self.pipeline.pop()))
@@ -374,7 +399,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        in_body = self._arriving and self._in_body
+        in_body = self._body_arrives()
         if in_body and self.pipeline:  # it is the last of them, and has not begun
             self.pipeline.popleft()
             previous = self.pipeline[0][0] if self.pipeline else self._answering
@@ -622,14 +647,6 @@ def _scope_of(connection: Any, method: bytes) -> Any:
         "query_string": query,
         "headers": connection.headers,
     }
-
-
-def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
-    """Whether the request has exactly one Host header. With two, a proxy might use the one and we
-    the other (RFC 9112, 3.2).
-    """
-    hosts = [name for name, _ in headers].count(b"host")
-    return hosts == 1 or (not hosts and version < "1.1")
 
 
 def _partner_of(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hashable:

@@ -19,7 +19,7 @@ import uvicorn
 from tether.domain.errors import Unavailable
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
-from tether.server.connections import Bounds
+from tether.server.connections import BodyTurns, Bounds
 from tether.server.databases import database_of
 from tether.server.listeners import BACKLOG
 from tether.server.metrics import Metrics
@@ -92,6 +92,7 @@ async def serve(
             protocol.LimitedHttpProtocol,
             bounds=bounds,
             turns=store.loop_turns,
+            body_turns=BodyTurns(),
             partner_of=keys.partner_of,
         )
         server = _Server(
