@@ -61,6 +61,23 @@ def test_people_get_tables_with_bars(charged: Site) -> None:
     assert shown == "No such session.\n"
 
 
+def test_dates_begin_at_midnight_of_the_zone(charged: Site) -> None:
+    zone = ("--time-zone", "Europe/Berlin")
+    dates = ("--from", "2026-01-05", "--to", "2026-01-07", "--step", "day")
+    shown = charged.ok("energy", *dates, *zone)
+    assert charged.ok("energy", *zone, *dates) == shown
+    days = [json.loads(line) for line in shown.splitlines()]
+    assert [day["from"] for day in days] == [
+        "2026-01-04T23:00:00.000Z", "2026-01-05T23:00:00.000Z",
+    ]  # fmt: skip
+    assert [day["chargedEnergy"] for day in days] == [5, 8.25]
+    dates = ("--format", "csv", "--from", "2026-01-06", *zone)
+    assert len(charged.ok("export", "events", *dates).splitlines()) == 1 + 4
+    assert len(charged.ok("export", "events", *dates[:-2]).splitlines()) == 1
+    said = charged.refused("energy", "--from", "2026-02-30", "--to", "2026-03-01", *zone, status=2)
+    assert "'2026-02-30' is no point in time" in said
+
+
 def test_spreadsheets_and_parquet(charged: Site, tmp_path: Path) -> None:
     file = tmp_path / "days.csv"
     charged.ok(*BY_DAY, "--by", "charger", "--decimal-comma", "--bom", "--output", str(file))

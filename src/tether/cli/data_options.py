@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from decimal import Decimal
 from typing import IO, Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.options import F, Parsed, together
-from tether.cli.times import from_midnight
+from tether.cli.times import parse_time
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.session_views import FLAGS
-from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.timestamps import format_instant
 from tether.files.csv_dialect import parse_number_cell
 from tether.files.table import MAX_LINE_BYTES, event_type_of, short_type
 from tether.ingest.json_reader import decode_document
@@ -46,14 +48,23 @@ def _numbers(text: str) -> list[Decimal]:
         raise ValueError(f"{text!r} is not a list of numbers such as 11,22.") from None
 
 
-def _instant(text: str) -> str:
-    try:
-        return format_instant(parse_instant(from_midnight(text.strip())))
-    except (ValueError, OverflowError):  # the last day of 9999 goes on in UTC
-        raise ValueError(
-            f"{text!r} is no point in time: write a date such as 2030-01-31, or a date-time "
-            "with a zone such as 2030-01-31T18:00:00Z."
-        ) from None
+class _Instant(click.ParamType[str]):
+    """A point in time, in the API's form. A date is its first moment in the zone of --time-zone,
+    otherwise in UTC.
+    """
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        given_zone = ctx.params.get("zone")
+        zone = given_zone if isinstance(given_zone, ZoneInfo) else UTC
+        try:
+            return format_instant(parse_time(value.strip(), zone))
+        except (ValueError, OverflowError):  # the last day of 9999 goes on in UTC
+            self.fail(
+                f"{value!r} is no point in time: write a date such as 2030-01-31, or a date-time "
+                "with a zone such as 2030-01-31T18:00:00Z.", param, ctx,
+            )  # fmt: skip
 
 
 def _event_type(text: str) -> str:
@@ -66,7 +77,7 @@ def _event_type(text: str) -> str:
 NUMBER = Parsed("number", _number)  # an empty text removes the member
 POSITIVE_NUMBER = Parsed("number", _positive_number)
 NUMBERS = Parsed("number,…", _numbers)  # an empty list removes the member
-INSTANT = Parsed("time", _instant)  # in the API's form; a date is its first moment in UTC
+INSTANT = _Instant()
 EVENT_TYPE = Parsed("type", _event_type)  # the last word is enough, in any case
 
 

@@ -34,6 +34,7 @@ calendar_zone_option = click.option(
     "zone",
     type=ZONE,
     metavar="ZONE",
+    is_eager=True,  # dates begin at its midnight
     help="The time zone of days and hours, such as Europe/Berlin.  [default: UTC]",
 )
 sum_options = together(

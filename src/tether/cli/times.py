@@ -1,9 +1,10 @@
 """Parses and formats durations and instants for the command line."""
 
 import re
+from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 
-from tether.domain.timestamps import DAY_MS, HOUR_MS, moment_of, parse_instant
+from tether.domain.timestamps import DAY_MS, HOUR_MS, moment_of, ms_of, parse_instant
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
@@ -34,7 +35,7 @@ def parse_when(text: str, now_ms: int) -> int:
     except ValueError:
         pass
     try:
-        return parse_instant(from_midnight(plain))
+        return parse_time(plain)
     except ValueError:
         raise ValueError(
             f"{text!r} is no point in time: write a date such as 2030-01-31, a date-time such as "
@@ -42,10 +43,14 @@ def parse_when(text: str, now_ms: int) -> int:
         ) from None
 
 
-def from_midnight(text: str) -> str:
-    """A date as the date-time of its first moment in UTC; other texts as they are."""
-    is_date = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
-    return f"{text}T00:00:00Z" if is_date else text
+def parse_time(text: str, zone: tzinfo = UTC) -> int:
+    """The instant of a date (its first moment in the zone) or of a date-time, in ms.
+
+    Raises ValueError.
+    """
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return parse_instant(text)
+    return ms_of(datetime.combine(date.fromisoformat(text), time(), zone))
 
 
 def day(at_ms: int) -> str:

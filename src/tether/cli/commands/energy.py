@@ -19,7 +19,7 @@ Examples:
   tether energy --from 2026-01-05 --to 2026-01-06 --step 15m
   tether energy --from 2026-01-05 --to 2026-01-06 --step hour --by charger
   tether energy --step day --time-zone Europe/Berlin --output year.csv \\
-    --from 2026-01-01T00:00:00+01:00 --to 2027-01-01T00:00:00+01:00
+    --from 2026-01-01 --to 2027-01-01
 """
 
 
@@ -58,8 +58,8 @@ def energy(
 ) -> None:
     """Show what was charged when: energy and mean power, in steps.
 
-    docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
-    numbers are rounded.
+    docs/summaries.md has the rules. Dates begin at midnight of the zone. Times of a table or CSV
+    are those of the zone. In a table numbers are rounded.
     """
     output = sum_output(EnergyStep, options, zone)
     calendar = step in list(Unit)

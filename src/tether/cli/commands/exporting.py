@@ -58,7 +58,7 @@ are written here. Sessions are derived from events.""",
 @click.option("--format", "format", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @output_option
-@click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
+@click.option("--time-zone", "zone", type=ZONE, metavar="ZONE", is_eager=True,
               help="CSV: local times of this zone, which spreadsheets recognise.  "
               "[default: instants in UTC]")  # fmt: skip
 @click.option("--bucket", type=click.Choice([unit.value for unit in Unit]),
@@ -81,8 +81,8 @@ def export(
     """Export chargers, vehicles, events, sessions or their sums.
 
     Events are in the order of their arrival, sessions in the order of their beginning. Times are
-    dates (their first moment in UTC) or date-times with a zone. Days and other buckets of
-    summaries are those of --time-zone.
+    dates (their first moment) or date-times with a zone. Dates, and days and other buckets of
+    summaries, are those of --time-zone, otherwise of UTC.
     """
     if kind not in ("events", *SESSION_KINDS) and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")

@@ -149,8 +149,8 @@ def summarize(
 ) -> None:
     """Sum up your sessions: energy, times, powers, utilisation.
 
-    docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
-    numbers are rounded.
+    docs/summaries.md has the rules. Dates begin at midnight of the zone. Times of a table or CSV
+    are those of the zone. In a table numbers are rounded.
     """
     output = sum_output(SessionSummary, options, zone)
     with access.client(patient=True) as client:
