@@ -34,13 +34,14 @@ class Owner:
 
 
 @pytest.fixture(scope="module")
-def owner(console_server: Server) -> Owner:
-    return Owner(console_server)
+def owners(console_server: Server) -> list[Owner]:
+    """One with usual figures, and one with large ones. Both are made before the browser starts."""
+    return [Owner(console_server), Owner(console_server, power=987_654_321)]
 
 
-@pytest.fixture(scope="module")
-def large(console_server: Server) -> Owner:
-    return Owner(console_server, power=987_654_321)
+@pytest.fixture
+def owner(owners: list[Owner]) -> Owner:
+    return owners[0]
 
 
 def work_with(page: Page, link: str) -> None:
@@ -50,15 +51,12 @@ def work_with(page: Page, link: str) -> None:
     assert page.evaluate(FOCUSED) == link
 
 
-def test_who_works_with_a_row_keeps_it_while_others_come(
-    owner: Owner, large: Owner, open_page: Open
-) -> None:
+def test_who_works_with_a_row_keeps_it_while_others_come(owner: Owner, open_page: Open) -> None:
     page = open_page(owner.path + "live/vehicles", owner.token)
     work_with(page, "V1")
     owner.send("CONNECTED", "V2")
     expect(page.locator("#found tbody tr")).to_have_count(2)
     assert [page.evaluate(FOCUSED), page.evaluate(SELECTED)] == ["V1", "V1"]
-    owner.send("CONNECTED", "V1")
     owner.client.post("/events", content=b"[]", headers={"X-Request-Id": "first"})
     refused = open_page(owner.path + "requests", owner.token)
     rows = refused.locator("#found tbody tr")
@@ -99,7 +97,8 @@ def test_bars_have_the_days_of_the_chosen_time_zone(owner: Owner, open_page: Ope
     expect(chart.locator(".u-legend")).to_contain_text("-5")
 
 
-def test_large_figures_fit_on_a_phone(owner: Owner, large: Owner, open_page: Open) -> None:
+def test_large_figures_fit_on_a_phone(owners: list[Owner], open_page: Open) -> None:
+    large = owners[1]
     page = open_page(large.path + "flexibility", large.token, phone=True)
     expect(page.locator(".tiles")).to_contain_text("987,654,321.0")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

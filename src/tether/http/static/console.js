@@ -144,7 +144,10 @@ function drawBars(element) {
   const rows = [...document.querySelectorAll(`#${element.dataset.bars} tbody tr`)];
   const [xs, ys] = [rows.map((row) => Number(row.dataset.x)), rows.map((row) => Number(row.dataset.y))];
   const names = new Map(rows.map((row, place) => [xs[place], row.cells[0].textContent])); // in the chosen time zone
-  const named = (chart) => xs.filter((_, place) => place % Math.ceil((xs.length * WIDE) / chart.width) === 0);
+  const named = (chart, axis, low, high) => {
+    const apart = (WIDE * (high - low)) / (chart.width - 2 * WIDE);
+    return xs.reduce((found, x) => (x - (found.at(-1) ?? -Infinity) < apart ? found : [...found, x]), []);
+  };
   const bars = uPlot.paths.bars({ size: [0.8, 60] });
   const fill = colour("--accent");
   const half = { hour: 1800, day: 43200, month: 1296000 }[element.dataset.unit];
