@@ -58,7 +58,7 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
                 await store.projector.progress(partner).wait()
         began = monotonic()
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
-        assert len(page.found) == 50
+        assert len(page.sessions) == 50
         assert monotonic() - began < 30
 
     in_store(scenario)

@@ -94,11 +94,11 @@ def test_events(in_store: Callable[..., Any]) -> None:
             page = await events_page(
                 store, partner, wanted, after=after, limit=limit, descending=descending
             )
-            assert len(page.found) <= limit
-            found += [seq for seq, _ in page.found]
-            if page.stop is None and not page.found:
+            assert len(page.events) <= limit
+            found += [seq for seq, _ in page.events]
+            if page.stop is None and not page.events:
                 return found
-            after = page.found[-1][0] if page.stop is None else page.stop
+            after = page.events[-1][0] if page.stop is None else page.stop
 
     in_store(scenario)
 
@@ -188,13 +188,13 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
         while True:
             await store.projector.catch_up(partner)
             page = await store.sessions.page(partner, wanted, after, limit, descending=descending)
-            found += page.found
-            if page.stop is None and not page.found:
+            found += page.sessions
+            if page.stop is None and not page.sessions:
                 return found
             if page.stop is not None:
                 after = page.stop
             else:
-                last = page.found[-1]
+                last = page.sessions[-1]
                 changes = wanted.updated_from_ms is not None
                 after = last.updated_ms if changes else last.record.start_ms, last.id
 
@@ -212,7 +212,7 @@ def test_large_sessions_make_pages_short(
         at = enumerate(("C1", "C2", "C1", "C2"))
         await report(store, partner, [event(10 * n, charger_id=one) for n, one in at])
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
-        assert 0 < len(page.found) < 4
-        assert page.stop == (page.found[-1].record.start_ms, page.found[-1].id)
+        assert 0 < len(page.sessions) < 4
+        assert page.stop == (page.sessions[-1].record.start_ms, page.sessions[-1].id)
 
     in_store(scenario)

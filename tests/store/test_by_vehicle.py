@@ -158,7 +158,7 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
         while await store.projector.count_backlog(partner):
             await store.projector.portion(partner)
         after = await sessions_page(store, partner, SessionFilter(), None, 1000)
-        assert [one.record for one in after.found] == [one.record for one in before.found]
-        assert await check(store, partner) == len(before.found) > VEHICLES
+        assert [one.record for one in after.sessions] == [one.record for one in before.sessions]
+        assert await check(store, partner) == len(before.sessions) > VEHICLES
 
     in_store(scenario)

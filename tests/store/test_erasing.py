@@ -51,7 +51,7 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
 
         await asyncio.gather(erasing, *map(read_on, reads))
         page = await sessions_page(store, partner.id, SessionFilter(), None, 100)
-        assert page.found == []
+        assert page.sessions == []
 
     in_store(scenario)
 

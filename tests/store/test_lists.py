@@ -68,7 +68,7 @@ def test_filters_show_every_event_once_however_many_are_listed(
         after = None
         while page := (
             await events_page(store, partner, wanted, after=after, limit=7, descending=descending)
-        ).found:
+        ).events:
             found += [msgspec.json.decode(body)["id"] for _, body in page]
             after = page[-1][0]
         return found

@@ -102,7 +102,7 @@ def test_what_tells_of_expired_events_goes_when_followers_had_time(in_store: InS
             gone = await store.events.page(
                 partner, EventFilter(), after=None, limit=100, table=WITHDRAWALS
             )
-            return [sum(one.removed for one in found), len(gone.found)]
+            return [sum(one.removed for one in found), len(gone.events)]
 
         later_ms = now_ms() + 31 * DAY_MS
         before = await told()

@@ -80,7 +80,7 @@ def test_what_belongs_to_no_partner_has_turns_too() -> None:
 
 def test_a_partner_waits_for_one_of_its_own_and_not_for_the_queue_of_another() -> None:
     async def scenario() -> None:
-        turns, order, ends = Turns(at_once=2, of_each=1), list[str](), asyncio.Event()
+        turns, order, ends = Turns(at_once=2, per_partner=1), list[str](), asyncio.Event()
 
         async def work(partner: int, name: str) -> None:
             async with turns.of(partner):

@@ -60,7 +60,7 @@ class AuditFile:
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
         self._user_sessions = user_sessions
-        self._turns = Turns(2, of_each=1)
+        self._turns = Turns(2, per_partner=1)
 
     async def on_get(self, req: Request, resp: Response, form: str) -> None:
         if form not in ("csv", "ndjson"):

@@ -35,8 +35,8 @@ class SessionsFile:
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
         self._user_sessions = user_sessions
-        self._page_turns = Turns(4, of_each=1)
-        self._parquet_turns = Turns(2, of_each=1)  # each has a temporary file
+        self._page_turns = Turns(4, per_partner=1)
+        self._parquet_turns = Turns(2, per_partner=1)  # each has a temporary file
 
     async def on_get(self, req: Request, resp: Response, form: str) -> None:
         if form not in TYPES:

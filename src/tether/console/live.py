@@ -213,7 +213,7 @@ class PlacesResource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = Turns(4, of_each=1)
+        self._turns = Turns(4, per_partner=1)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner, entities = partner_of(req).id, self._store.entities
@@ -246,7 +246,7 @@ class StatesResource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = Turns(4, of_each=1)
+        self._turns = Turns(4, per_partner=1)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         async with self._turns.of(partner_of(req).id):

@@ -62,7 +62,7 @@ class SlowPage(Page):
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
-        self._turns = Turns(2, of_each=1)
+        self._turns = Turns(2, per_partner=1)
 
 
 class PublicPage(Page):

@@ -135,9 +135,9 @@ def id_to_write(segment: str) -> str:
 # The body ----------------------------------------------------------------------------------------
 
 
-def body_turns(at_once: int, of_each: int) -> Turns:
-    """Turns for large bodies: `at_once` in all, and `of_each` partner."""
-    return Turns(at_once, of_each, max_waiting=MAX_WAITING, patience_s=None)
+def body_turns(at_once: int, per_partner: int) -> Turns:
+    """Turns for large bodies: `at_once` in all, and `per_partner` of each partner."""
+    return Turns(at_once, per_partner, max_waiting=MAX_WAITING, patience_s=None)
 
 
 _large = body_turns(16, 4)  # bodies above CHUNK_BYTES, or compressed

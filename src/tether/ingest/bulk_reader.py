@@ -25,12 +25,12 @@ E = TypeVar("E", Charger, Vehicle)
 
 
 class Items(NamedTuple):
-    """A kind of items: the name of `one` of them, and the function that reads one from its bytes.
+    """A kind of items: the name of a single one, and the function that reads one from its bytes.
 
     `read` raises Malformed if the bytes are not JSON.
     """
 
-    one: str
+    singular: str
     read: Callable[[bytes], Item | Refusal]
 
 
@@ -54,18 +54,18 @@ def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
     is_array = body.startswith(b"[", start)
     raw = yield from (_values(body, start + 1, items) if is_array else _lines(body, start, items))
     if not raw:
-        raise Malformed(f"The body has no {items.one}s: NDJSON or a JSON array is expected.")
-    found: list[Item | Refusal] = []
-    for one in raw:
+        raise Malformed(f"The body has no {items.singular}s: NDJSON or a JSON array is expected.")
+    results: list[Item | Refusal] = []
+    for item in raw:
         try:
-            found.append(one if isinstance(one, Refusal) else items.read(one))
+            results.append(item if isinstance(item, Refusal) else items.read(item))
         except Malformed as error:
             if is_array:  # then the whole array is not JSON
-                place = f"{items.one.capitalize()} {len(found) + 1}"
+                place = f"{items.singular.capitalize()} {len(results) + 1}"
                 raise Malformed(f"{place} of the array: {error.message}") from None
-            found.append(error.refusal())
+            results.append(error.refusal())
         yield
-    return found
+    return results
 
 
 def events_at(now_ms: int) -> Items:
@@ -88,10 +88,10 @@ def events_at(now_ms: int) -> Items:
 
 def entities(kind: type[E]) -> Items:
     """Chargers or vehicles as in PUT, each with its id."""
-    one = kind.__name__.lower()
+    singular = kind.__name__.lower()
 
     def read(raw: bytes) -> E | Refusal:
-        document = _object(raw, f"A {one}")
+        document = _object(raw, f"A {singular}")
         if isinstance(document, Refusal):
             return document
         try:
@@ -99,7 +99,7 @@ def entities(kind: type[E]) -> Items:
         except Invalid as error:
             return error.refusal()
 
-    return Items(one, read)
+    return Items(singular, read)
 
 
 def event_ids() -> Items:
@@ -138,7 +138,7 @@ def _end(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
 
 def _check_count(count: int, items: Items) -> None:
     if count > MAX_ITEMS:
-        raise TooLarge(MAX_ITEMS, f"{items.one}s")
+        raise TooLarge(MAX_ITEMS, f"{items.singular}s")
 
 
 def _too_long(items: Items) -> TooLarge:
@@ -146,7 +146,7 @@ def _too_long(items: Items) -> TooLarge:
 
 
 def _with_article(items: Items) -> str:
-    return f"an {items.one}" if items.one.startswith("event") else f"a {items.one}"
+    return f"an {items.singular}" if items.singular.startswith("event") else f"a {items.singular}"
 
 
 # NDJSON ------------------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ def _lines(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
             end = body.find(b"\n", at) if len(body) > at + MAX_ITEM_BYTES else len(body)
             end = len(body) if end < 0 else end
         if end - at > MAX_ITEM_BYTES:
-            found: list[Raw] = [_too_long(items).refusal()]
+            more: list[Raw] = [_too_long(items).refusal()]
         else:
-            found = [*filter(None, _BREAK.split(body[at:end]))]
-        _check_count(len(lines) + len(found), items)
-        lines += found
+            more = [*filter(None, _BREAK.split(body[at:end]))]
+        _check_count(len(lines) + len(more), items)
+        lines += more
         at = end
         yield
     return lines

@@ -191,9 +191,9 @@ class EventBatcher:
         if added == len(rows):
             return
         few = len(rows) <= MAX_EXPLAINED
-        found = await self._events.explain(partner, rows, few=few)
-        _stamp_in_order(batch, _newest_stamps(rows, found))
-        explained = iter(found)
+        explanations = await self._events.explain(partner, rows, few=few)
+        _stamp_in_order(batch, _newest_stamps(rows, explanations))
+        explained = iter(explanations)
         for group in batch:
             results = await map_in_steps(_result, group.rows, explained)
             known = [result for result in results if result is not None]
@@ -241,18 +241,18 @@ def _stamped_after(newest: dict[str, int], first: dict[str, int], row: EventRow)
     return msgspec.structs.replace(row, at_ms=at_ms, stamped_ms=first_ms, body=body)
 
 
-def _newest_stamps(rows: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
+def _newest_stamps(rows: Iterable[EventRow], explanations: Iterable[Row]) -> dict[str, int]:
     """The newest stored timestamp of the server for each vehicle."""
     newest: dict[str, int] = {}
-    for row, (_, _, itself, _, stamped_ms, _) in zip(rows, found, strict=True):
+    for row, (_, _, itself, _, stamped_ms, _) in zip(rows, explanations, strict=True):
         if stamped_ms is not None and itself is None:
             newest[row.vehicle_id] = max(stamped_ms, newest.get(row.vehicle_id, 0))
     return newest
 
 
-def _result(row: EventRow, found: Row) -> WriteResult | None:
+def _result(row: EventRow, explanation: Row) -> WriteResult | None:
     """The id of the stored event, or why it is not stored; None if it should be tried again."""
-    has_charger, has_vehicle, itself, recorded_body, _, horizon_ms = found
+    has_charger, has_vehicle, itself, recorded_body, _, horizon_ms = explanation
     if itself is not None:
         return row.id
     if recorded_body is not None:

@@ -78,7 +78,7 @@ class ChangeFeed:
         self._states = states
         self._projector = projector
         # All streams may wait, without a time limit.
-        self._turns = Turns(READS_AT_ONCE, of_each=1, max_waiting=sys.maxsize, patience_s=None)
+        self._turns = Turns(READS_AT_ONCE, per_partner=1, max_waiting=sys.maxsize, patience_s=None)
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
@@ -169,9 +169,9 @@ async def next_entries(
     found: list[LogEntry] = []
     for table in tables:
         page = await events.portion(partner, wanted, after, PORTION, table=table)
-        beyond = page.found[-1][0] if len(page.found) == PORTION else page.stop
+        beyond = page.events[-1][0] if len(page.events) == PORTION else page.stop
         until = until if beyond is None else min(until, beyond)
-        found += (LogEntry(seq, table, body) for seq, body in page.found)
+        found += (LogEntry(seq, table, body) for seq, body in page.events)
     return sorted(entry for entry in found if entry.seq <= until), until
 
 

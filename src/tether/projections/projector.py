@@ -77,7 +77,7 @@ class Projector:
         self._on_backlog = on_backlog
         self._on_failure = on_failure
         self._schedule = schedule
-        self._large = Turns(at_once=2, of_each=1, patience_s=None)
+        self._large = Turns(at_once=2, per_partner=1, patience_s=None)
         self._partners = Partners(engine)
         self._events = Events(engine)
         self.derivations = Derivations(engine)

@@ -301,7 +301,9 @@ class KeyUse:
         if counted is not None:
             return counted
         if len(self._counted) >= MAX_COUNTED:  # keys without new calls go
-            busy = {of: one for of, one in self._counted.items() if one.calls or one.events}
+            busy = {
+                of: counts for of, counts in self._counted.items() if counts.calls or counts.events
+            }
             self._counted = busy
         counted = _RunningCounts()
         if len(self._counted) < MAX_COUNTED:
@@ -332,19 +334,19 @@ class KeyUse:
     async def _write_counts(self, now_ms: int) -> None:
         hour, slot = now_ms // HOUR_MS, now_ms // SLOT_MS
         taken = [
-            (one, one.take(partner, key, hour))
-            for (partner, key), one in self._counted.items()
-            if one.calls or one.events
+            (running, running.take(partner, key, hour))
+            for (partner, key), running in self._counted.items()
+            if running.calls or running.events
         ]
         if not taken:
             return
         counts = [counts for _, counts in taken]
         if slot == self._slot:  # this slot already has a `busiest`, and the database adds them up
-            counts = [one._replace(busiest=0) for one in counts]
+            counts = [of_key._replace(busiest=0) for of_key in counts]
         try:
             await self._add(counts, now_ms)
         except BaseException:
-            for one, counts_of_one in taken:
-                one.give_back(counts_of_one)
+            for running, of_key in taken:
+                running.give_back(of_key)
             raise
         self._slot = slot

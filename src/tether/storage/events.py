@@ -213,7 +213,7 @@ class EventPage(NamedTuple):
     If `stop` is given, there may be more beyond that number, which were not read.
     """
 
-    found: list[tuple[int, str]]
+    events: list[tuple[int, str]]
     stop: int | None
 
 
@@ -273,11 +273,11 @@ class Events:
         It reads at most PORTIONS portions. So it may find none if few events match.
         """
         for portion in range(PORTIONS):
-            found, stop = await self.portion(
+            events, stop = await self.portion(
                 partner, wanted, after, limit, descending=descending, table=table
             )
-            if found or stop is None:
-                return EventPage(found, stop if len(found) < limit else None)
+            if events or stop is None:
+                return EventPage(events, stop if len(events) < limit else None)
             after = stop
             if portion == 0 and wanted.has_window:
                 nearest = await self._nearest(partner, wanted, stop, descending=descending)
@@ -365,7 +365,7 @@ class Events:
             )
             # There may be more events of the last instant, so it is read again from its beginning.
             again_ms = read[-1].position.at_ms if len(read) == most else None
-            yield [one for one in read if one.position.at_ms != again_ms]
+            yield [event for event in read if event.position.at_ms != again_ms]
             if again_ms is None:
                 return
             most = 2 * most if again_ms == from_ms else limit

@@ -218,7 +218,7 @@ async def spans_before(engine: Engine, partner: int, at_ms: int) -> list[int]:
 class SessionPage(NamedTuple):
     """Sessions; if `stop` is given, more may follow after that position."""
 
-    found: list[StoredSession]
+    sessions: list[StoredSession]
     stop: SessionPosition | None
 
 
@@ -251,7 +251,7 @@ class Sessions:
 
         It may find fewer, or none, if they are large or if few of many match.
         """
-        found: list[StoredSession] = []
+        sessions: list[StoredSession] = []
         has_computed = wanted.flag is not None or wanted.estimated is not None
         lasting_ms = _lasting_ms(wanted)
         spans: list[int] = []
@@ -259,7 +259,7 @@ class Sessions:
             spans = await spans_before(self._engine, partner, lasting_ms)
         size, reads, time_slice = 0, PORTION, TimeSlice()
         for _ in range(PORTIONS):
-            portion = PORTION if has_computed else min(PORTION, limit - len(found))
+            portion = PORTION if has_computed else min(PORTION, limit - len(sessions))
             reads = max(reads, portion)
             sql, parameters = page_statement(
                 wanted, after, descending=descending, spans=spans, reads=reads
@@ -269,18 +269,18 @@ class Sessions:
             for row in rows:
                 if (session := _session(row)) is not None:
                     if not has_computed or _is_wanted(session, wanted):
-                        found.append(session)
+                        sessions.append(session)
                     size += len(row[1] or "")
                     after = _position_of(session, wanted)
                 if size > MAX_BYTES:
-                    return SessionPage(found, after)
+                    return SessionPage(sessions, after)
                 await time_slice.yield_if_over()
-            if len(found) >= limit or (len(rows) < portion and stop is None):
-                return SessionPage(found, None)
+            if len(sessions) >= limit or (len(rows) < portion and stop is None):
+                return SessionPage(sessions, None)
             if stop is not None and len(rows) < portion:
                 after = stop[-1], stop[0]
                 reads = min(reads * 4, READ_AT_ONCE)  # few of them match
-        return SessionPage(found, after)
+        return SessionPage(sessions, after)
 
 
 def _lasting_ms(wanted: SessionFilter) -> int | None:

@@ -103,9 +103,9 @@ class FairQueue(Generic[P, T]):
         self._used_s[partner] = self._used_s.get(partner, self._level - LEAD_S) + seconds
         if len(self._used_s) > MAX_PARTNERS:  # the others would start at that level anyway
             self._used_s = {
-                one: used_s
-                for one, used_s in self._used_s.items()
-                if used_s > self._level - LEAD_S or one in self._waiting
+                other: used_s
+                for other, used_s in self._used_s.items()
+                if used_s > self._level - LEAD_S or other in self._waiting
             }
 
     def _take_out(self, partner: P, item: T) -> T:
@@ -129,7 +129,7 @@ class Turns:
     def __init__(
         self,
         at_once: int,
-        of_each: int,
+        per_partner: int,
         refused: Callable[[str], None] = lambda _: None,
         *,
         max_waiting: int = MAX_WAITING,
@@ -137,7 +137,7 @@ class Turns:
     ) -> None:
         """`refused` gets the reason when work may not wait, or has waited too long."""
         self._free = at_once
-        self._of_each = of_each
+        self._per_partner = per_partner
         self._refused = refused
         self._max_waiting = max_waiting
         self._patience_s = patience_s
@@ -202,15 +202,15 @@ class Turns:
         self._running[partner] -= 1
         if not self._running[partner]:
             del self._running[partner]
-        while self._free and (found := self._waiting.pop(self._has_room)) is not None:
-            partner, turn = found
+        while self._free and (next_turn := self._waiting.pop(self._has_room)) is not None:
+            partner, turn = next_turn
             if not turn.done():  # its caller may have given up
                 self._free -= 1
                 self._running[partner] += 1
                 turn.set_result(None)
 
     def _has_room(self, partner: Hashable) -> bool:
-        return self._running[partner] < self._of_each
+        return self._running[partner] < self._per_partner
 
 
 # Reads that nobody waits for any more. They end before their next portion. They are not cancelled,
@@ -330,8 +330,8 @@ class LoopTurns:
 
     def _begin_round(self) -> None:
         self._left_s, left_s = ROUND_S, ROUND_S
-        while left_s > 0 and (found := self._waiting.pop()) is not None:
-            partner, work = found
+        while left_s > 0 and (next_work := self._waiting.pop()) is not None:
+            partner, work = next_work
             expected_s = self._step_s.get(partner, USUAL_STEP_S)
             if work.admit(expected_s):
                 self._waiting.charge(partner, expected_s)

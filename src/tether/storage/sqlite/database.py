@@ -157,7 +157,7 @@ class SqliteEngine:
         self._reading = False  # in a transaction, until this round of the event loop ends
         self._reading_since = 0.0  # `perf_counter` when the transaction began
         self._scanners = ThreadPoolExecutor(SCANS_AT_ONCE, "tether-scan")
-        self._turns = Turns(SCANS_AT_ONCE, of_each=1, max_waiting=sys.maxsize, patience_s=None)
+        self._turns = Turns(SCANS_AT_ONCE, per_partner=1, max_waiting=sys.maxsize, patience_s=None)
         self._scan = threading.local()
         self._path = path
         self._writer = writer = SqliteWriter(path)

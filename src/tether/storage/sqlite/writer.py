@@ -110,12 +110,12 @@ class WriteQueue:
         """
         self._sort_arrived()
         writes: list[Write] = []
-        found = self._waiting.pop()
-        while found is not None:
-            write = found[1]
+        next_write = self._waiting.pop()
+        while next_write is not None:
+            write = next_write[1]
             writes.append(write)
             is_last = len(writes) == MAX_IN_COMMIT or not write.is_small
-            found = None if is_last else self._waiting.pop(self._has_small)
+            next_write = None if is_last else self._waiting.pop(self._has_small)
         return writes
 
     def run(self, write: Write, writer: apsw.Connection) -> Any:
