@@ -229,6 +229,17 @@ def test_a_failure_is_tried_again(client: httpx.Client, receiver: Receiver, path
     assert "next" in failed.headers["link"]
 
 
+def test_a_session_is_removed_though_its_start_may_not_have_been_sent(
+    client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    post(client, type="VEHICLE_CHARGE_STARTED", timestamp="2026-01-05T08:05:00Z")
+    (session,) = client.get("/sessions").json()
+    post(client, timestamp="2026-01-05T08:00:00Z")
+    add(client, receiver.url + path, types=["session.removed"], **{"from": "start"})
+    (removed,) = receiver.wait_for(path, 1)
+    assert removed.id == f"session_removed_{session['id']}_2"
+
+
 @pytest.mark.parametrize(
     ("pause", "least_s"),
     [

@@ -229,7 +229,8 @@ def _change_messages(session: StoredSession, endpoint: Endpoint) -> list[Message
     """
     was_sent = _was_sent(session, endpoint.position)
     if session.removed:
-        kinds = [] if was_sent is False else [MessageType.SESSION_REMOVED]
+        # A process that was killed may have sent its start without storing that.
+        kinds = [MessageType.SESSION_REMOVED]
     else:
         starts = not was_sent and MessageType.SESSION_STARTED in endpoint.types
         kinds = [MessageType.SESSION_STARTED] if starts else []
