@@ -1131,3 +1131,20 @@ case("readings of the state of charge alone, and the car is used in between", ""
     +1 08:00 updated C1 s=20
     +1 09:00 updated C1 s=30
 """, "C1 18 charging !state-of-charge-fell")  # fmt: skip
+case("a stop without an energy, which a report tells hours after the unplug", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 stopped C1
+    09:01 disconnected C1
+    12:30 stopped C1 e=10 t=3600
+""", "C1 10 !event-after-disconnect")  # fmt: skip
+for _report in ("e=10", "e=10 t=3600"):
+    case(f"a stop without an energy, and {_report} while the vehicle is elsewhere", f"""
+        08:00 connected C1
+        08:00 started C1
+        09:00 stopped C1
+        09:01 disconnected C1
+        09:20 connected C2
+        11:30 stopped C1 {_report}
+        11:40 stopped C1 {_report}
+    """, "C1 10 !event-after-disconnect\nC2 - here")  # fmt: skip

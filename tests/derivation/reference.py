@@ -70,7 +70,11 @@ def take(sessions: list[SessionRecord], event: Event) -> None:
             unplug(sessions[-1], event["ms"])
             sessions[-1]["flags"].add("disconnect-missing")
         if sessions:
-            sessions[-1].update(told=accounts(sessions[-1]), power=highest(sessions[-1]))
+            sessions[-1].update(
+                told=accounts(sessions[-1]),
+                power=highest(sessions[-1]),
+                silent=silent(sessions[-1]),
+            )
         sessions.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
                       "periods": [], "flags": set(), "socs": [], "events": [],
                       "told": None, "answered": False})  # fmt: skip
@@ -224,12 +228,23 @@ def is_of(left: SessionRecord, event: Event) -> bool:
     if is_known(left, energy, time):
         return True
     if time is not None:
+        last = silent(left)
+        if last and energy is not None and abs(last["stop"] - last["start"] - time * 1000) <= ABOUT:
+            return True
         return ms - time * 1000 < left["end"] - ABOUT or had_time_for(left, time)
     told = accounts(left)
-    if energy is None or charges_of(left) or (told and energy == told[-1][0]):
+    if energy is None or charges_of(left) or silent(left) or (told and energy == told[-1][0]):
         return True
     power = left.get("power", highest(left))
     return power is not None and not allows(power, energy, ms - left["end"])
+
+
+def silent(session: SessionRecord) -> Period | None:
+    """The last charge, if it stopped without an energy and no late report told it."""
+    last = session["periods"][-1] if session["periods"] else None
+    if "silent" in session:  # as it was when the next session began
+        return session["silent"]  # type: ignore[no-any-return]
+    return None if last is None or last["energy"] is not None or is_unreported(last) else last
 
 
 def highest(session: SessionRecord) -> Decimal | None:
@@ -312,13 +327,16 @@ def report_late(sessions: list[SessionRecord], left: SessionRecord, event: Event
             lasted = event["ms"] - charges[-1][0]
             there = time is None or abs(lasted - time * 1000) <= ABOUT
     told = accounts(left)
-    new = bool(charges)
+    told_now = event["kind"] == "CHARGE_STOPPED" and energy is not None and silent(left)
+    new = bool(charges) or bool(told_now)
     if event["kind"] == "CHARGE_UPDATED":
         new = new and energy is not None and energy != (told[-1][0] if told else None)
     if new or (there and "vehicle-shared" not in left["flags"]):
         if late:
             left["flags"].add("vehicle-shared" if there else "event-after-disconnect")
         tell_late(left, event)
+        if energy is not None and not charges and left is not sessions[-1]:
+            left["silent"] = None
         left["answered"] = left["answered"] or event["kind"] == "CHARGE_STOPPED"
         if (energy, time) != (None, None):
             told.append((energy, time, None))

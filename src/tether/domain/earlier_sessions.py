@@ -89,7 +89,7 @@ Charge = tuple[int, int]
 _SHORT = {
     "start_ms": "s", "start_rank": "r", "charger_id": "c", "lasted_ms": "d", "reports": "t",
     "power": "p", "charges": "m", "end_missing": "u", "earlier_reports": "e", "skipped": "g",
-    "updates": "n", "shared": "h",
+    "updates": "n", "shared": "h", "silent": "w",
 }  # fmt: skip
 
 
@@ -118,6 +118,8 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     updates: int = 0
     shared: bool = False
     """Events reported the vehicle at this charger after another event showed that it left."""
+    silent: Charge | None = None
+    """The last charge, if it stopped without an energy."""
 
     @property
     def end_ms(self) -> int:
@@ -174,6 +176,9 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             return self.end_missing
         if self.has_report(report.energy, report.time_s):
             return False
+        stopped = report.type is EventType.VEHICLE_CHARGE_STOPPED
+        if stopped and self.silent is not None and report.energy is not None:
+            return True
         if report.still_there and not self.shared:
             return True
         if not self.charges or report.type is EventType.VEHICLE_CHARGE_STOPPED:
@@ -197,6 +202,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             charges=charges,
             reports=reports,
             shared=self.shared or report.still_there,
+            silent=self.silent if self.charges or report.energy is None else None,
             updates=self.updates + 1,
         )
 
@@ -234,8 +240,9 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             return True
         if time_s is not None:
             began_ms = at_ms - time_s * 1000
-            return began_ms < self.end_ms - TOLERANCE_MS or self.had_time_for(time_s)
-        if self.charges or energy == self.energy or energy is None:
+            again = energy is not None and has_lasted(self.silent, time_s)
+            return again or began_ms < self.end_ms - TOLERANCE_MS or self.had_time_for(time_s)
+        if self.charges or self.silent or energy == self.energy or energy is None:
             return True
         return self.power is not None and not allows(self.power, energy, at_ms - self.end_ms)
 

@@ -510,12 +510,15 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def ended(self) -> EndedSession:
         """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
+        last, silent = self.periods[-1] if self.periods else None, None
+        if last is not None and last.energy is None and not last.is_unreported:
+            silent = last.span(self.end_ms)
         charges = self.unreported_charges if self.periods else [(self.start_ms, self.end_ms)]
         reports = [period.report for period in self.periods if period.report != NO_REPORT]
         return EndedSession(
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
-            tuple(reports[-MAX_REPORTS:]), self.periods[-1].power_max if self.periods else None,
-            tuple(charges[-MAX_REPORTS:]), self.end_missing,
+            tuple(reports[-MAX_REPORTS:]), last.power_max if last else None,
+            tuple(charges[-MAX_REPORTS:]), self.end_missing, silent=silent,
         )  # fmt: skip
 
 
