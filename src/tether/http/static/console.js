@@ -42,7 +42,7 @@ function hear(heard) {
   }
 }
 
-for (const name of ["sseError", "sendError", "responseError"]) document.addEventListener(`htmx:${name}`, () => hear(false));
+for (const name of ["sseError", "sendError", "timeout", "responseError"]) document.addEventListener(`htmx:${name}`, () => hear(false));
 for (const name of ["sseOpen", "afterSwap"]) document.addEventListener(`htmx:${name}`, () => hear(true));
 
 // Without HTTP/2 a browser keeps six connections to a server, for all tabs together: a page that
