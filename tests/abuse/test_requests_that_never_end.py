@@ -140,12 +140,14 @@ def test_bodies_sent_as_fast_as_possible_leave_others_their_share(
 
     with ThreadPoolExecutor(len(sent)) as threads:
         floods = [threads.submit(flood, number) for number in range(len(sent))]
-        while sum(sent) < 20_000_000:
-            sleep(0.01)
-        before = sum(sent)
-        for number in range(20):
-            assert partner.client.post("/events", content=event(number)).status_code == 201
-        during = sum(sent) - before
-        stop.set()
+        try:
+            while sum(sent) < 20_000_000:
+                sleep(0.01)
+            before = sum(sent)
+            for number in range(20):
+                assert partner.client.post("/events", content=event(number)).status_code == 201
+            during = sum(sent) - before
+        finally:
+            stop.set()
     assert not any(done.exception() for done in floods)
     assert during / 20 < 8_000_000  # bytes that were read for each of the others' requests
