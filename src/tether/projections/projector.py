@@ -267,23 +267,34 @@ class Projector:
         if position.unfinished:
             done = await self._by_vehicle(partner, position)
         else:
-            done = await self._in_order(partner, position, rows)
+            done = await self._in_order(partner, position, rows, urgent=urgent)
+        if done is position:  # more events will come
+            return INTERVAL_S
         if done is None:
             self._lost_at[partner] = position.mark
             return 3 * pause_s
         took_s = monotonic() - began
         if full:  # a few events are no measure for many
             self._rate = (done.seq - position.seq) / took_s
+            pause_s = 0.0
         if done.seq > last:  # by vehicle: with more events at once fewer sessions change twice
-            return min(took_s, PATIENCE_S)
-        return 0.0 if full else pause_s
+            pause_s = min(took_s, PATIENCE_S)
+        return pause_s
 
-    async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
-        """Derives these events in order, unless many of them are late and more will follow."""
+    async def _in_order(
+        self, partner: int, position: Position, rows: list[Row], *, urgent: bool
+    ) -> Position | None:
+        """Derives these events in order. If many of them are late and more follow, all are derived
+        by vehicle. While a bulk arrives it returns the same position: with more events at once
+        fewer sessions change twice.
+        """
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
         await self._engine.list_events(partner, last, last + MAX_BACKLOG // 2)
         changes, late = await self.changes.of_events(partner, rows)
         if full and sum(one.events for one in late) > AT_ONCE // 4:
+            lag_s = self._backlogs[partner].lag_s()
+            if partner in self._in_bulk and not urgent and lag_s < PATIENCE_S:
+                return position
             return await self._by_vehicle(partner, position)
         async for more in self.changes.of_late(partner, last, late):
             changes += more
