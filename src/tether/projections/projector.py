@@ -90,7 +90,7 @@ class Projector:
         self._began: dict[int, float] = {}  # when the current portion began
         self._lost_at: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
-        self._in_bulk: set[int] = set()
+        self._bulk_at: dict[int, float] = {}  # when the last bulk was stored
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._urgent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -152,7 +152,7 @@ class Projector:
         falling far behind. There is no delay while deriving fails.
         """
         if stored > IN_BULK:
-            self._in_bulk.add(partner)
+            self._bulk_at[partner] = monotonic()
         self._stored[partner] += stored
         if self._stored[partner] < AT_ONCE // 5:
             return
@@ -222,14 +222,17 @@ class Projector:
         Returns whether a reader waits.
         """
         urgent = self._urgent[partner]
-        if partner in self._in_bulk:
-            self._in_bulk.discard(partner)
+        if self._is_in_bulk(partner):
             seconds = max(seconds, self._engine.dialect.bulk_pause_s)
         if seconds:
             await wait_for_event(urgent, seconds)
         is_urgent = urgent.is_set()
         urgent.clear()
         return is_urgent
+
+    def _is_in_bulk(self, partner: int) -> bool:
+        """Whether a bulk of the partner has just been stored, so that more will come."""
+        return monotonic() - self._bulk_at.get(partner, -INTERVAL_S) < INTERVAL_S
 
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
@@ -293,7 +296,7 @@ class Projector:
         changes, late = await self.changes.of_events(partner, rows)
         if full and sum(one.events for one in late) > AT_ONCE // 4:
             lag_s = self._backlogs[partner].lag_s()
-            if partner in self._in_bulk and not urgent and lag_s < PATIENCE_S:
+            if self._is_in_bulk(partner) and not urgent and lag_s < PATIENCE_S:
                 return position
             return await self._by_vehicle(partner, position)
         async for more in self.changes.of_late(partner, last, late):
