@@ -490,11 +490,11 @@ class RequestCycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         try:
+            if self.flow.write_paused:  # answers must not pile up for a client that does not read
+                await self.flow.drain()
             if self.disconnected and self.scope["method"] in _READS:  # before its turn
                 self._bounds.refused("gone")
                 return
-            if self.flow.write_paused:  # answers must not pile up for a client that does not read
-                await self.flow.drain()
             await app(self.scope, self.receive, self.send)
             if not self.response_complete and not self.disconnected:
                 raise RuntimeError("The application returned without a whole answer.")
