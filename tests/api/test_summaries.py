@@ -65,6 +65,19 @@ def test_what_cannot_be_divided_exactly_is_in_the_last_bucket(client: httpx.Clie
     assert "flag" not in first
 
 
+def test_a_charge_of_no_length_is_in_the_bucket_of_its_instant(client: httpx.Client) -> None:
+    create_charger(client)
+    create_vehicle(client)
+    end = "2026-01-05T10:00:00Z"
+    post(client, ("CONNECTED", "2026-01-05T08:30:00Z"), ("CHARGE_STARTED", end))
+    post(client, ("CHARGE_STOPPED", end), chargedEnergy=5)
+    post(client, ("DISCONNECTED", end))
+    for by in ({}, {"by": "charger"}):
+        rows = read_all(client, "/sessions/summary", bucket="hour", **by)
+        hours = [(row["from"][11:13], str(row["chargedEnergy"])) for row in rows]
+        assert hours == [("08", "0"), ("09", "0"), ("10", "5")], by
+
+
 def test_energies_of_any_fineness_and_size_add_up(client: httpx.Client) -> None:
     create_charger(client)
     energies = ["0.000000123456789", "1e-324", "999999999.999999", "-0.3", "28.9999999999999"]

@@ -3,8 +3,8 @@
 Time is divided into parts. The sessions that began in a part are added up, all together or by
 group. Their share after the end of the part is a sum of its own, because it belongs to the next
 part. Some sessions cannot be split so. Their keys are returned instead: active sessions, sessions
-that end after the next part, sessions with several charge periods that end after their part, and
-sessions with fractions.
+that end after the next part, also with a charge of no length at its very end, sessions with several
+charge periods that end after their part, and sessions with fractions.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ WHERE s.partner = $1 AND s.live + 0 = 1 AND s.start_ms >= w.first_ms AND s.start
 # Without `+ 0` PostgreSQL may read the ended sessions in another index, and then their rows.
 _END = "s.end_ms + 0"
 _IS_SUM = f"""
-s.energy IS NOT NULL AND {_END} <= w.next_ms AND ({_END} <= w.to_ms OR s.stop_ms IS NOT NULL)
+s.energy IS NOT NULL AND {_END} <= w.next_ms AND ({_END} <= w.to_ms OR s.charge_ms < w.next_ms)
 """
 _SUMMED = ("energy", "estimated", "charged", "measured")
 
