@@ -118,4 +118,4 @@ def test_a_new_key(tmp_path: Path) -> None:
             [sys.executable, str(TRACED), str(trace), "keys", "create", "acme"],
             env=environment, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-    hold("tether keys create", json.loads(trace.read_text()), files=17, entries=63)
+    hold("tether keys create", json.loads(trace.read_text()), files=17, entries=61)

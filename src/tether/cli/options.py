@@ -13,7 +13,7 @@ from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, parse_rate
 from tether.domain.timestamps import now_ms
 from tether.files.csv_dialect import SEPARATORS
-from tether.server.databases import default_database, is_postgres, sqlite_path
+from tether.server.databases import database_of, default_database
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,8 +74,7 @@ def _database(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("it names no database.")
-    if not is_postgres(text):
-        sqlite_path(text)  # raises SetupError if it is not the name of a file
+    database_of(text)  # raises SetupError for an invalid name
     return text
 
 

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import quote, urlencode
 
@@ -14,7 +13,7 @@ from falcon.asgi import Request, Response
 from tether import __version__
 from tether.console.request import base_of
 from tether.domain.partners import Partner
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, moment_of
 from tether.storage.turns import map_in_steps
 
 NOTHING = "\N{EN DASH}"
@@ -77,9 +76,7 @@ def count(value: int | None) -> str:
 
 def ago(at_ms: int | None, now_ms: int) -> str:
     """How long ago it was, in one or two units."""
-    if at_ms is None:
-        return NOTHING
-    return f"{duration(max(0, now_ms - at_ms))} ago"
+    return NOTHING if at_ms is None else f"{duration(max(0, now_ms - at_ms))} ago"
 
 
 def degrees(text: str, positive: str, negative: str) -> str:
@@ -103,12 +100,7 @@ def duration(length_ms: float | Decimal | None) -> str:
 
 def moment(at_ms: int | None) -> str:
     """The instant in UTC, to the second."""
-    if at_ms is None:
-        return NOTHING
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return format_instant(at_ms)
+    return NOTHING if at_ms is None else moment_of(at_ms).strftime("%Y-%m-%d %H:%M:%S")
 
 
 _INVISIBLE = re.compile(

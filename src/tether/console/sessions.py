@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from importlib.util import find_spec
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ from tether.domain.models import is_entity_id, uuid_to_read
 from tether.domain.session_causes import causes_of
 from tether.domain.session_record import OrderedEvent
 from tether.domain.session_views import FLAGS, StoredSession, session_of
+from tether.domain.timestamps import moment_of, ms_of
 from tether.domain.views import Flag, Session
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import in_steps, map_in_steps
@@ -254,9 +255,9 @@ def _day(name: str, text: str) -> date | None:
 
 
 def _begin_ms(day: date, zone: ZoneInfo) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
+    return ms_of(datetime.combine(day, time(), zone))
 
 
 def _bar_name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
-    at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
+    at = moment_of(at_ms).astimezone(zone)
     return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))

@@ -2,7 +2,7 @@
 
 import click
 
-from tether.cli.display.output import note, say
+from tether.cli.display.output import counted, note, say
 from tether.cli.options import WholeNumber
 from tether.cli.servers import reachable
 from tether.cli.stores import with_store
@@ -37,7 +37,7 @@ async def console(
     """
     if sign_out:
         ended = await store.console_sessions.end_operators()
-        say(f"Ended {ended} session{'' if ended == 1 else 's'} of the operator.")
+        say(f"Ended {counted(ended, 'session')} of the operator.")
         return
     path = await admin.console_link(store, now_ms)
     note("Open this in a browser within ten minutes. It signs in once, as the operator:")

@@ -2,16 +2,9 @@
 
 import click
 
-from tether.cli import stores
 from tether.cli.display.output import say, show_json, show_table
-from tether.cli.options import (
-    DURATION,
-    OrderedGroup,
-    database_option,
-    json_option,
-    rate_options,
-    test_option,
-)
+from tether.cli.options import DURATION, OrderedGroup, json_option, rate_options, test_option
+from tether.cli.stores import with_store
 from tether.cli.times import minute
 from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import Rate
@@ -34,10 +27,10 @@ def requests() -> None:
 
 @requests.command("list")
 @json_option
-@database_option
-def list_requests(as_json: bool, database: str) -> None:
+@with_store
+async def list_requests(store: Store, now_ms: int, as_json: bool) -> None:
     """List those that wait, then those that are decided."""
-    found = stores.in_store(database, lambda store, now_ms: store.key_requests.all(now_ms))
+    found = await store.key_requests.all(now_ms)
     if as_json:
         show_json([_json(request) for request in found])
         return
@@ -55,7 +48,7 @@ def list_requests(as_json: bool, database: str) -> None:
               help="How long the key works, from when it is claimed: 90d, 12h.  [default: until "
               "it is revoked]")  # fmt: skip
 @test_option
-@stores.with_store
+@with_store
 async def approve(
     store: Store,
     now_ms: int,
@@ -81,7 +74,7 @@ async def approve(
 
 @requests.command()
 @click.argument("request", nargs=-1, required=True)
-@stores.with_store
+@with_store
 async def decline(store: Store, now_ms: int, request: tuple[str, ...]) -> None:
     """Decline each REQUEST, named by its id or the beginning of it."""
     for beginning in request:

@@ -86,16 +86,11 @@ def create(
 @keys.command("list")
 @click.argument("partner", required=False)
 @json_option
-@database_option
-def list_keys(partner: str | None, as_json: bool, database: str) -> None:
+@stores.with_store
+async def list_keys(store: Store, now_ms: int, partner: str | None, as_json: bool) -> None:
     """List all keys, or PARTNER's."""
-
-    async def find(store: Store, now_ms: int) -> tuple[list[Key], int]:
-        owner = None if partner is None else await admin.find_partner(store, partner)
-        return await store.keys.all(owner), now_ms
-
-    found, now_ms = stores.in_store(database, find)
-    show_keys(found, now_ms, as_json=as_json)
+    owner = None if partner is None else await admin.find_partner(store, partner)
+    show_keys(await store.keys.all(owner), now_ms, as_json=as_json)
 
 
 @keys.command("set")

@@ -28,16 +28,12 @@ def partners() -> None:
 
 @partners.command("list")
 @json_option
-@database_option
-def list_partners(as_json: bool, database: str) -> None:
+@stores.with_store
+async def list_partners(store: Store, now_ms: int, as_json: bool) -> None:
     """List all partners."""
-
-    async def find(store: Store, now_ms: int) -> list[tuple[Partner, int]]:
-        use = await store.keys.use_by_partner(now_ms)
-        partners = await store.partners.all()
-        return [(partner, use.get(partner.id, (0, None))[0]) for partner in partners]
-
-    found = stores.in_store(database, find)
+    use = await store.keys.use_by_partner(now_ms)
+    partners = await store.partners.all()
+    found = [(partner, use.get(partner.id, (0, None))[0]) for partner in partners]
     if as_json:
         show_json(
             [

@@ -9,7 +9,7 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
-from tether.cli.times import age, clock, minute, second
+from tether.cli.times import age, clock, second
 from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
@@ -161,7 +161,7 @@ def _since(state: VehicleState, now: str) -> str:
 
 def _session_row(session: Session) -> list[str]:
     return [
-        _minute(session.connected_at),
+        second(session.connected_at)[:16],
         session.charger_id,
         session.vehicle_id,
         _plugged_time(session),
@@ -179,7 +179,7 @@ def _silent_session_row(session: Session, now_ms: int) -> list[str]:
         session.id,
         session.charger_id,
         session.vehicle_id,
-        _minute(session.connected_at)[:10],
+        session.connected_at[:10],
         Cell(_ago(Decimal(max(0, now_ms - last_event_ms)) / 1000), "yellow"),
     ]
 
@@ -268,10 +268,6 @@ def _states_of_charge(session: Session) -> str:
 
 def _ago(seconds: Decimal | None) -> str:
     return "" if seconds is None else f"{age(seconds)} ago"
-
-
-def _minute(instant: str | None) -> str:
-    return "" if instant is None else minute(parse_instant(instant))
 
 
 # Tables ------------------------------------------------------------------------------------------
