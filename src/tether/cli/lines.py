@@ -25,7 +25,7 @@ class Damaged(SetupError):
     """The file is cut off or damaged."""
 
 
-class Lines:
+class LineReader:
     """Reads bytes line by line. Of a line that is too long it skips the rest.
 
     `size` is the size of the file in bytes, 0 if it is not known; `number` counts the lines.
@@ -56,7 +56,7 @@ class Lines:
         if codec != "utf-8":
             self._text = TextIOWrapper(self._lines, codec, newline="\n")
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "LineReader":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:

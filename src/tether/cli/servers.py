@@ -16,7 +16,7 @@ class Response(NamedTuple):
 def get(host: str, port: int, path: str, timeout_s: float, max_bytes: int = 0) -> Response | None:
     """The response with at most `max_bytes` of its body; None if the server does not respond."""
     try:
-        with closing(HTTPConnection(reachable(host), port, timeout=timeout_s)) as connection:
+        with closing(HTTPConnection(connect_host(host), port, timeout=timeout_s)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             is_ours = answer.getheader("X-Request-Id") is not None
@@ -37,6 +37,6 @@ def is_ready(host: str, port: int, timeout_s: float) -> bool:
     return answer is not None and answer.status == 200
 
 
-def reachable(host: str) -> str:
+def connect_host(host: str) -> str:
     """The address at which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses

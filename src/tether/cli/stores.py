@@ -22,7 +22,7 @@ DEMO_DATABASE = Path(".tether/tether.db")  # of `make run` in this folder
 TIMEOUT_S = 1.0
 
 
-def require(database: Database) -> None:
+def require_existing(database: Database) -> None:
     """Raises SetupError if there is no database."""
     if not database.exists():
         raise SetupError(
@@ -33,7 +33,7 @@ def require(database: Database) -> None:
 
 def require_current(database: Database) -> None:
     """Raises SetupError if the database is missing or outdated."""
-    require(database)
+    require_existing(database)
     if steps := database.pending_steps():
         raise SetupError(
             f"{database.describe()} is not up to date: run tether migrate, which has "

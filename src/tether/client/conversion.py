@@ -158,7 +158,7 @@ def _box(name: str, value: Any) -> str:
     return ",".join(f"{number:f}" for number in _numbers(name, value))
 
 
-def _truth(name: str, value: object) -> str:
+def _boolean(name: str, value: object) -> str:
     return str(bool(value)).lower()
 
 
@@ -194,6 +194,6 @@ _PARAMETERS: dict[str, Convert] = {
     **dict.fromkeys(_INSTANTS, instant_text),
     "charger_id": _ids,
     "vehicle_id": _ids,
-    "estimated": _truth,
+    "estimated": _boolean,
     "bbox": _box,
 }

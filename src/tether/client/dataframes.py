@@ -65,8 +65,12 @@ def _series(pandas: Any, values: list[Any], kind: ColumnKind, *, exact: bool) ->
         return pandas.Series(
             pandas.to_datetime(pandas.Series(values, dtype="Int64"), unit="ms", utc=True)
         )
-    types = {ColumnKind.COUNT: "Int64", ColumnKind.TRUTH: "boolean", ColumnKind.WORD: "category",
-             ColumnKind.TEXT: "string"}  # fmt: skip
+    types = {
+        ColumnKind.INTEGER: "Int64",
+        ColumnKind.BOOLEAN: "boolean",
+        ColumnKind.CATEGORY: "category",
+        ColumnKind.TEXT: "string",
+    }
     if not exact:
         types[ColumnKind.NUMBER] = "float64"
     return pandas.Series(values, dtype=types.get(kind, "object"))
@@ -84,11 +88,11 @@ def to_polars(
     number = library.Decimal(DIGITS, PLACES) if exact else library.Float64
     types = {
         ColumnKind.TEXT: library.String,
-        ColumnKind.WORD: library.String,
+        ColumnKind.CATEGORY: library.String,
         ColumnKind.INSTANT: library.Datetime("ms", "UTC"),
         ColumnKind.NUMBER: number,
-        ColumnKind.COUNT: library.Int64,
-        ColumnKind.TRUTH: library.Boolean,
+        ColumnKind.INTEGER: library.Int64,
+        ColumnKind.BOOLEAN: library.Boolean,
         ColumnKind.NUMBERS: library.List(number),
         ColumnKind.NAMES: library.List(library.String),
     }

@@ -28,11 +28,11 @@ class ColumnKind(Enum):
     """The kind of a column's values."""
 
     TEXT = "text"
-    WORD = "one of a few words"
+    CATEGORY = "one of a few words"
     INSTANT = "milliseconds since 1970"
     NUMBER = "a Decimal"
-    COUNT = "an integer"
-    TRUTH = "a bool"
+    INTEGER = "an integer"
+    BOOLEAN = "a bool"
     NUMBERS = "a list of Decimals"
     NAMES = "a list of text"
     PERIODS = "a list of charge periods, as dicts"
@@ -48,9 +48,9 @@ class Column(NamedTuple):
 
 _KINDS: list[tuple[type[inspect.Type], ColumnKind]] = [
     (inspect.DecimalType, ColumnKind.NUMBER),
-    (inspect.IntType, ColumnKind.COUNT),
-    (inspect.BoolType, ColumnKind.TRUTH),
-    (inspect.EnumType, ColumnKind.WORD),
+    (inspect.IntType, ColumnKind.INTEGER),
+    (inspect.BoolType, ColumnKind.BOOLEAN),
+    (inspect.EnumType, ColumnKind.CATEGORY),
     (inspect.StrType, ColumnKind.TEXT),
 ]
 
@@ -102,7 +102,7 @@ _CONVERT: dict[ColumnKind, Callable[[Any, Callable[[Decimal], Any]], Any]] = {
     ColumnKind.NUMBERS: lambda values, number: list(map(number, values)),
     ColumnKind.NAMES: lambda flags, _: [flag.name for flag in flags],
     ColumnKind.PERIODS: lambda periods, number: [row_of(period, number) for period in periods],
-    ColumnKind.WORD: lambda word, _: word.value,
+    ColumnKind.CATEGORY: lambda word, _: word.value,
 }
 
 
@@ -117,16 +117,16 @@ def arrow_schema(model: type[msgspec.Struct], arrow: Any) -> Any:
     text, number = arrow.string(), arrow.decimal128(DIGITS, PLACES)
     types = {
         ColumnKind.TEXT: text,
-        ColumnKind.WORD: text,
+        ColumnKind.CATEGORY: text,
         ColumnKind.INSTANT: arrow.timestamp("ms", tz="UTC"),
         ColumnKind.NUMBER: number,
-        ColumnKind.COUNT: arrow.int64(),
-        ColumnKind.TRUTH: arrow.bool_(),
+        ColumnKind.INTEGER: arrow.int64(),
+        ColumnKind.BOOLEAN: arrow.bool_(),
         ColumnKind.NUMBERS: arrow.list_(number),
         ColumnKind.NAMES: arrow.list_(text),
     }
     period = arrow.struct([(name, types[kind]) for name, kind, _ in columns_of(ChargePeriod)])
     types[ColumnKind.PERIODS] = arrow.list_(period)
     # Not within periods: some readers cannot read a dictionary within a list of structs.
-    types[ColumnKind.WORD] = arrow.dictionary(arrow.int8(), text)
+    types[ColumnKind.CATEGORY] = arrow.dictionary(arrow.int8(), text)
     return arrow.schema([(name, types[kind]) for name, kind, _ in columns_of(model)])

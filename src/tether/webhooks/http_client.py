@@ -19,7 +19,7 @@ KEEP_ALIVE_S = 15.0
 NAMES_AT_ONCE = 64  # a look-up may take as long as an attempt
 
 
-class Failed(Exception):
+class RequestFailed(Exception):
     """There was no answer. The message tells the owner of the endpoint why."""
 
 
@@ -51,7 +51,7 @@ class HttpClient:
         )
 
     async def post(self, url: str, headers: Mapping[str, str], data: bytes) -> Answer:
-        """Sends the data once. Raises Failed."""
+        """Sends the data once. Raises RequestFailed."""
         try:
             async with self._session.post(
                 url, data=data, headers=headers, allow_redirects=False
@@ -59,7 +59,7 @@ class HttpClient:
                 body = await _beginning(response)
                 return Answer(response.status, response.headers.get("Retry-After"), body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Failed(_reason(error)) from None
+            raise RequestFailed(_reason(error)) from None
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -63,7 +63,7 @@ class Sender:
 
     async def _send(self, endpoint: Endpoint, message: Message, now_ms: int) -> Outcome:
         # Imported on first use, because most servers never send anything.
-        from tether.webhooks.http_client import Failed, HttpClient  # noqa: PLC0415
+        from tether.webhooks.http_client import HttpClient, RequestFailed  # noqa: PLC0415
 
         if endpoint.url.startswith("http:") and not self.allow_http:
             return Outcome(error="The address is not https.")
@@ -79,7 +79,7 @@ class Sender:
                 answer = await self._client.post(endpoint.url, headers, body)
         except TimeoutError:
             return Outcome(error=f"There was no answer within {TIMEOUT_S:.0f} s.")
-        except Failed as error:
+        except RequestFailed as error:
             return Outcome(error=str(error))
         return Outcome(
             answer.status,

@@ -10,7 +10,7 @@ from tether.cli.access import with_client
 from tether.cli.data_options import INSTANT, NUMBERS
 from tether.cli.display.charts import sparkline, sparkline_width
 from tether.cli.display.listing import (
-    lines_option,
+    json_lines_option,
     list_limit_option,
     page_size,
     show_list,
@@ -60,7 +60,7 @@ _TITLES = (
 )
 @list_limit_option
 @stale_option
-@lines_option
+@json_lines_option
 @with_client
 def capacity(
     at: str | None,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from tether.cli.commands.checks import Finding, Status, inspect
+from tether.cli.commands.checks import Finding, Status, run_checks
 from tether.cli.display.output import Cell, counted, plain, say, show_json
 from tether.cli.options import json_option
 
@@ -36,7 +36,7 @@ def check(
     and changes nothing. With --live it asks the running server instead: is it there, is it ready,
     have its workers what they need? The exit status is 1 if there is a problem.
     """
-    findings = _with_spinner(inspect(given, full=full, live=live))
+    findings = _with_spinner(run_checks(given, full=full, live=live))
     worst = max(finding.status for finding in findings)
     if as_json:
         show_json(

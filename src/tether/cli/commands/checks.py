@@ -75,7 +75,7 @@ def problem(check: str, message: str, advice: str) -> Finding:
     return Finding(check, Status.PROBLEM, message, advice)
 
 
-def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Iterator[Finding]:
+def run_checks(given: Mapping[str, str | None], *, full: bool, live: bool) -> Iterator[Finding]:
     """All findings.
 
     `given` are settings as text, not checked yet. The other settings have their defaults. `live`:

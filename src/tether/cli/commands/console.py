@@ -4,7 +4,7 @@ import click
 
 from tether.cli.display.output import counted, note, say
 from tether.cli.options import WholeNumber
-from tether.cli.servers import reachable
+from tether.cli.servers import connect_host
 from tether.cli.stores import with_store
 from tether.server import admin
 from tether.server.store import Store
@@ -47,5 +47,5 @@ async def console(
 def _address(url: str | None, host: str, port: int) -> str:
     if url:
         return url.rstrip("/")
-    here = reachable(host)
+    here = connect_host(host)
     return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"

@@ -47,7 +47,7 @@ def backup(file: Path, force: bool, database: str) -> None:
     appears when the copy is whole.
     """
     found = database_of(database)
-    stores.require(found)
+    stores.require_existing(found)
     with progress("Copying", 1) as done:
         found.back_up(file, done, replace=force)
     size = file.stat().st_size / 1e6

@@ -13,9 +13,9 @@ from tether.cli.data_options import (
     member_options,
 )
 from tether.cli.display.listing import (
-    lines_option,
+    json_lines_option,
+    json_object_option,
     list_limit_option,
-    object_option,
     page_size,
     show_list,
     show_one,
@@ -61,7 +61,7 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
 
     @group.command("list", help=f"List your {noun}s, in order of their ids.")
     @list_limit_option
-    @lines_option
+    @json_lines_option
     @with_client
     def list_entities(limit: int | None, as_json: bool, client: "Client") -> None:
         found = calls_of(client, noun).list(page_size=page_size(limit))
@@ -70,7 +70,7 @@ def _group(model: type[E], members: Members, examples: str) -> click.Group:
 
     @group.command("get", help=f"Show the {noun} ID.")
     @click.argument("id")
-    @object_option
+    @json_object_option
     @with_client
     def get(id: str, as_json: bool, client: "Client") -> None:
         with not_found_as_message(f"There is no {noun} {id}."):

@@ -11,7 +11,7 @@ import click
 
 from tether.cli.access import Access, with_access, with_client
 from tether.cli.data_options import EVENT_MEMBERS, EVENT_TYPE, INSTANT, document_of, member_options
-from tether.cli.display.listing import lines_option, list_limit_option, page_size, show_list
+from tether.cli.display.listing import json_lines_option, list_limit_option, page_size, show_list
 from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.display.rows import event_line
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
@@ -96,7 +96,7 @@ def post(file: IO[bytes] | None, client: "Client", **options: Any) -> None:
 @click.option("--to", type=INSTANT, help="Before this time.")
 @order_option
 @list_limit_option
-@lines_option
+@json_lines_option
 @with_client
 def list_events(
     order: Literal["asc", "desc"],
@@ -173,7 +173,7 @@ def _event_id(text: str, where: str) -> str:
 @_filters("events of")
 @order_option
 @list_limit_option
-@lines_option
+@json_lines_option
 @with_client
 def withdrawn(
     order: Literal["asc", "desc"],
@@ -192,7 +192,7 @@ def withdrawn(
 @poll_option
 @click.option("--from-now", is_flag=True, help="Begin with the next event that comes in.")
 @start_again_option
-@lines_option
+@json_lines_option
 @with_access
 def follow(
     cursor_file: Path | None,

@@ -20,7 +20,7 @@ from tether.cli.access import PATIENT_RETRIES, Access, retries_noticed, with_acc
 from tether.cli.data_options import POSITIVE_NUMBER
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import RowProgress, row_progress
-from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
+from tether.cli.lines import STANDARD_INPUT, Damaged, LineReader
 from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.cli.writing import create
 from tether.domain.errors import SetupError
@@ -116,7 +116,7 @@ def import_(
     A list of sessions, as operators export it, becomes events.
     """
     reading = ReadOptions(Kind(kind) if kind else None, columns=dict(columns), **options)
-    with Lines(file, encoding) as lines, access.errors_as_messages():
+    with LineReader(file, encoding) as lines, access.errors_as_messages():
         if not dry_run:
             access.check()
         table = _table(lines, reading)
@@ -141,7 +141,7 @@ def import_(
         sys.exit(1)
 
 
-def _table(lines: Lines, reading: ReadOptions) -> Table:
+def _table(lines: LineReader, reading: ReadOptions) -> Table:
     try:
         table = read_table(lines, reading)
     except Damaged:
@@ -278,7 +278,7 @@ class _Import:
     """Imports a table: reads a batch while it sends the batch before, and counts."""
 
     table: Table
-    lines: Lines
+    lines: LineReader
     report: _Report
     stamp: bool
     missing: _MissingEntities

@@ -13,9 +13,9 @@ import click
 from tether.cli.access import Access, not_found_as_message, with_access, with_client
 from tether.cli.data_options import INSTANT, given, option_of, session_filters
 from tether.cli.display.listing import (
-    lines_option,
+    json_lines_option,
+    json_object_option,
     list_limit_option,
-    object_option,
     page_size,
     show_list,
     show_one,
@@ -24,7 +24,7 @@ from tether.cli.display.listing import (
     stale_option,
 )
 from tether.cli.display.output import note, say, show_line
-from tether.cli.display.rows import session_line, show_session, silent_sessions
+from tether.cli.display.rows import session_line, show_session, silent_sessions_table
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.options import DURATION, OrderedGroup, together
 from tether.cli.sums import calendar_zone_option, show_sums, sum_options, sum_output
@@ -76,7 +76,7 @@ def sessions() -> None:
               )  # fmt: skip
 @list_limit_option
 @stale_allowed_option
-@lines_option
+@json_lines_option
 @with_client
 def list_sessions(
     silent_ms: int | None,
@@ -117,7 +117,7 @@ def list_sessions(
             stale_allowed=stale_allowed,
         )
         none = "Every active session has had an event since."
-        show = partial(show_rows, silent_sessions(now))
+        show = partial(show_rows, silent_sessions_table(now))
         show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
         return
     found = client.sessions.list(
@@ -166,7 +166,7 @@ def summarize(
 @sessions.command("get")
 @click.argument("id")
 @stale_option
-@object_option
+@json_object_option
 @with_client
 def get_session(id: str, stale_allowed: bool, as_json: bool, client: "Client") -> None:
     """Show the session ID, its charge periods and its flags."""
@@ -204,7 +204,7 @@ def end_session(id: str, at: str, dry_run: bool, client: "Client") -> None:
 @_updated_from_option
 @poll_option
 @start_again_option
-@lines_option
+@json_lines_option
 @with_access
 def follow(
     cursor_file: Path | None,

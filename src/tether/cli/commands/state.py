@@ -8,7 +8,7 @@ import click
 
 from tether.cli.access import calls_of, not_found_as_message, with_client
 from tether.cli.display.listing import (
-    lines_option,
+    json_lines_option,
     list_limit_option,
     page_size,
     show_list,
@@ -40,7 +40,7 @@ def _add_command(noun: str, help: str) -> None:
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @list_limit_option
     @stale_option
-    @lines_option
+    @json_lines_option
     @with_client
     def command(
         ids: Sequence[str], limit: int | None, stale_allowed: bool, as_json: bool, client: "Client"

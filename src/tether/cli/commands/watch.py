@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from tether.cli.access import Access, not_found_as_message, retries_noticed, with_access
-from tether.cli.display.listing import lines_option
+from tether.cli.display.listing import json_lines_option
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, note, show_line, table_of
 from tether.cli.display.rows import TABLES
@@ -45,7 +45,7 @@ Examples:
 @click.option("--vehicle", metavar="ID", help="Only this vehicle.")
 @click.option("--cursor", metavar="CURSOR", help="Begin after the line with this cursor, or "
               "with `start` at the first event.")  # fmt: skip
-@lines_option
+@json_lines_option
 @with_access
 def watch(
     charger: str | None, vehicle: str | None, cursor: str | None, as_json: bool, access: Access

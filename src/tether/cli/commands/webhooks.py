@@ -11,9 +11,9 @@ import click
 from tether.cli.access import Access, not_found_as_message, with_access, with_client
 from tether.cli.data_options import INSTANT, POSITIVE_NUMBER, given
 from tether.cli.display.listing import (
-    lines_option,
+    json_lines_option,
+    json_object_option,
     list_limit_option,
-    object_option,
     page_size,
     show_list,
     show_one,
@@ -88,7 +88,7 @@ def webhooks() -> None:
 
 
 @webhooks.command("list")
-@lines_option
+@json_lines_option
 @with_client
 def list_webhooks(as_json: bool, client: "Client") -> None:
     """List your webhooks."""
@@ -107,7 +107,7 @@ def list_webhooks(as_json: bool, client: "Client") -> None:
     show_default=True,
     help="With a shared secret (v1), or with a key of which you get the public half (v1a).",
 )
-@object_option
+@json_object_option
 @_with_client
 def create(
     address: str, signature: Literal["v1", "v1a"], as_json: bool, client: "Client", **options: Any
@@ -122,7 +122,7 @@ def create(
 
 @webhooks.command()
 @click.argument("id")
-@object_option
+@json_object_option
 @_with_client
 def get(id: str, as_json: bool, client: "Client") -> None:
     """Show the webhook ID, and what it has not received yet."""
@@ -134,7 +134,7 @@ def get(id: str, as_json: bool, client: "Client") -> None:
 @click.option("--address", metavar="URL", help="Another address.")
 @_settings
 @click.option("--enable/--disable", "enabled", default=None, help="Switch it on or off.")
-@object_option
+@json_object_option
 @_with_client
 def set_webhook(
     id: str, address: str | None, enabled: bool | None, as_json: bool, client: "Client",
@@ -170,7 +170,7 @@ def delete(id: str, yes: bool, client: "Client") -> None:
 
 @webhooks.command()
 @click.argument("id")
-@object_option
+@json_object_option
 @_with_client
 def test(id: str, as_json: bool, client: "Client") -> None:
     """Send a test message to the webhook ID, and show the result."""
@@ -184,7 +184,7 @@ def test(id: str, as_json: bool, client: "Client") -> None:
 @click.argument("id")
 @click.option("--failed", is_flag=True, help="Only those that failed.")
 @list_limit_option
-@lines_option
+@json_lines_option
 @_with_client
 def attempts(id: str, failed: bool, limit: int | None, as_json: bool, client: "Client") -> None:
     """List the last requests to the webhook ID, the newest first."""
@@ -223,7 +223,7 @@ def replay(id: str, client: "Client", **wanted: str | None) -> None:
     "--overlap", type=WholeNumber(0, 604_800), metavar="SECONDS",
     help="How long the old secret signs, too.  [default: a day]",
 )  # fmt: skip
-@object_option
+@json_object_option
 @_with_client
 def rotate_secret(id: str, overlap: int | None, as_json: bool, client: "Client") -> None:
     """Get a new secret for the webhook ID, and print it."""

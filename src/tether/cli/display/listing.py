@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from tether.cli.display.output import note, show_line, show_table
-from tether.cli.display.rows import TABLES, Table
+from tether.cli.display.rows import TABLES, TableFormat
 from tether.cli.options import WholeNumber
 from tether.domain.models import to_json
 
@@ -24,7 +24,7 @@ list_limit_option = click.option(
     metavar="N",
     help=f"Show at most this many.  [default: {MAX_TABLE_ROWS} in a terminal, else all]",
 )
-lines_option = click.option(
+json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print objects, one a line, as in a pipe."
 )
 _flag_of_stale = partial(
@@ -32,7 +32,7 @@ _flag_of_stale = partial(
 )
 stale_option = _flag_of_stale("--stale-allowed", "--stale", "stale_allowed")
 stale_allowed_option = _flag_of_stale("--stale-allowed", "stale_allowed")
-object_option = click.option(
+json_object_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the object, as in a pipe."
 )
 
@@ -79,7 +79,7 @@ def _show_table(items: list[Any]) -> None:
     show_rows(TABLES[type(items[0])], items)
 
 
-def show_rows(table: Table, items: Iterable[Any]) -> None:
+def show_rows(table: TableFormat, items: Iterable[Any]) -> None:
     """Shows the items in this table."""
     rows = [table.row(item) for item in items]
     show_table(table.titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))

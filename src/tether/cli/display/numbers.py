@@ -21,7 +21,7 @@ def power(number: Decimal | None) -> str:
     return "" if number is None else short(number, 2)
 
 
-def given(number: Decimal, places: int = 2) -> str:
+def exact(number: Decimal, places: int = 2) -> str:
     """A number that a user set, such as a capacity: exact, unless it has more decimal places."""
     exponent = number.as_tuple().exponent
     is_short = isinstance(exponent, int) and exponent >= -places

@@ -18,7 +18,7 @@ from tether.files.table import short_type
 WIDE = 120  # columns; a terminal of this width shows the ids of sessions, too
 
 
-class Table(NamedTuple):
+class TableFormat(NamedTuple):
     """The titles of a table, and the function that makes the cells of a row."""
 
     titles: Sequence[str]
@@ -46,10 +46,10 @@ def show_entity(entity: Charger | Vehicle) -> None:
 
 def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
     if powers:
-        return f"{', '.join(map(numbers.given, powers))} kW"
+        return f"{', '.join(map(numbers.exact, powers))} kW"
     if low is None or high is None:
         return ""
-    return f"{numbers.given(low)} to {numbers.given(high)} kW"
+    return f"{numbers.exact(low)} to {numbers.exact(high)} kW"
 
 
 def _charge(entity: Charger | Vehicle) -> str:
@@ -62,11 +62,11 @@ def _discharge(entity: Charger | Vehicle) -> str:
 
 def _position(charger: Charger) -> str:
     degrees = (charger.latitude, charger.longitude)
-    return ", ".join(numbers.given(one, 5) for one in degrees if one is not None)  # to a metre
+    return ", ".join(numbers.exact(one, 5) for one in degrees if one is not None)  # to a metre
 
 
 def _capacity(vehicle: Vehicle) -> str:
-    return f"{numbers.given(vehicle.charge_capacity)} kWh"
+    return f"{numbers.exact(vehicle.charge_capacity)} kWh"
 
 
 def _charger_row(charger: Charger) -> list[str]:
@@ -273,27 +273,27 @@ def _ago(seconds: Decimal | None) -> str:
 # Tables ------------------------------------------------------------------------------------------
 
 
-TABLES: dict[type, Table] = {
-    Charger: Table(("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
-    Vehicle: Table(("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
-    Event: Table(("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"), _event_row),
-    Withdrawal: Table(
+TABLES: dict[type, TableFormat] = {
+    Charger: TableFormat(("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
+    Vehicle: TableFormat(("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
+    Event: TableFormat(("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"), _event_row),
+    Withdrawal: TableFormat(
         ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle", "Reason"), _withdrawal_row
     ),
-    VehicleState: Table(
+    VehicleState: TableFormat(
         ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event"), _vehicle_state_row
     ),
-    ChargerState: Table(
+    ChargerState: TableFormat(
         ("Charger", "Now", "Vehicles", "For", "kW", "Last event"), _charger_state_row
     ),
-    Session: Table(
+    Session: TableFormat(
         ("Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags", "Id"),
         _session_row,
     ),
 }
 
 
-def silent_sessions(now_ms: int) -> Table:
+def silent_sessions_table(now_ms: int) -> TableFormat:
     """The table of active sessions without a recent event."""
     titles = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
-    return Table(titles, lambda session: _silent_session_row(session, now_ms))
+    return TableFormat(titles, lambda session: _silent_session_row(session, now_ms))
