@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -170,6 +171,37 @@ def test_an_answer_that_is_not_http(client: httpx.Client) -> None:
     assert not outcome["succeeded"]
     assert "secret" not in outcome["error"]  # it is in the log, too
     assert outcome["error"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (b"", b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ],
+)
+def test_an_answer_without_end_is_not_read(client: httpx.Client, first: bytes, then: bytes) -> None:
+    """After the answer, too: connections stay open for the next request."""
+    sent = 0
+
+    def answer(listening: socket.socket) -> None:
+        nonlocal sent
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(10_000)
+            connection.sendall(first)
+            while sent < 100_000_000:
+                sent += connection.send(1_000 * then)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,), daemon=True)
+        thread.start()
+        hook = add(client, f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        client.post(f"/webhooks/{hook['id']}/test").raise_for_status()
+        thread.join()
+    assert sent < 50_000_000  # the system keeps some for who does not read
 
 
 def test_a_secret_is_rotated_when_its_key_is_lost(

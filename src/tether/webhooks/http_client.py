@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from tether.webhooks.addresses import AddressRules, ForbiddenAddress
 
 MAX_ANSWER_BYTES = 20_000
+MAX_RECEIVED_BYTES = 256 * 1024  # of head and body, with what aiohttp reads ahead
 LONGEST_ERROR = 300  # characters
 KEEP_ALIVE_S = 15.0
 NAMES_AT_ONCE = 64  # a look-up may take as long as an attempt
@@ -43,6 +45,8 @@ class HttpClient:
             socket_factory=rules.open_socket,
             keepalive_timeout=KEEP_ALIVE_S,
         )
+        kind: type[ResponseHandler] = _BoundedConnection
+        connector._factory = partial(kind, loop=asyncio.get_running_loop())
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -64,6 +68,29 @@ class HttpClient:
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
+
+
+class _BoundedConnection(ResponseHandler):
+    """Is closed when it receives too much for a request, also after the answer.
+
+    aiohttp would read interim answers, chunk sizes and unrequested answers without end.
+    """
+
+    _received = 0
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begins to read the answer to a request."""
+        self._received = 0
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes in bytes from the socket."""
+        self._received += len(data)
+        if self._received <= MAX_RECEIVED_BYTES:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.set_exception(aiohttp.ClientPayloadError("The answer is too long."))
+            self.transport.abort()
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
