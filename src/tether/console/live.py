@@ -117,10 +117,11 @@ class LivePage(Page):
 class EntityPage(Page):
     """`…/chargers/{id}`, `…/vehicles/{id}`: one charger or vehicle, its sessions and events."""
 
+    template = "entity.html"
+
     def __init__(self, kind: Kind, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._kind = kind
-        self.template = "charger.html" if kind is Charger else "vehicle.html"
 
     async def values(self, req: Request, id: str) -> dict[str, object]:
         entity_id, partner = entity_id_from_path(id), partner_of(req).id
@@ -145,6 +146,7 @@ class EntityPage(Page):
             partner, events, after=None, limit=HISTORY, descending=True
         )
         return {
+            "is_charger": self._kind is Charger,
             "entity": entity,
             "state": state,
             "flags": flags,

@@ -21,11 +21,11 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.options import DURATION
 from tether.cli.times import second
-from tether.client.models import By
 from tether.domain.views import Capacity
 
 if TYPE_CHECKING:
     from tether.client import Client
+    from tether.client.models import By
 
 _EXAMPLES = """\b
 Examples:
@@ -64,7 +64,7 @@ _TITLES = (
 @with_client
 def capacity(
     at: str | None,
-    by: By | None,
+    by: "By | None",
     by_charger: bool,
     from_: str | None,
     to: str | None,
