@@ -228,9 +228,16 @@ def test_an_erasure_reaches_what_a_client_wrote_in_another_way(
             reported(client, vehicle, "C1", 1)
         for path in ("/sessions?bad=1&vehicleId=DE%3AGONE%4077", "/sessions?bad=1&v=DE%3aGONE@77"):
             assert client.get(path).status_code == 400
-        body = r'{"type":"VEHICLE_CONNECTED","chargerId":"no","vehicleId":"DE\u003AGONE\u004077"}'
-        headers = {"Content-Type": "application/json"}
-        assert client.post("/events", content=body, headers=headers).status_code == 409
+        in_path, in_json = (
+            "".join(form.format(ord(character)) for character in gone)
+            for form in ("%{:02X}", "\\u{:04x}")
+        )
+        assert client.get(f"/nothing/{in_path}").status_code == 404
+        for id in (r"DE\u003AGONE\u004077", in_json):
+            body = f'{{"type":"VEHICLE_CONNECTED","chargerId":"no","vehicleId":"{id}"}}'
+            assert client.post("/events", content=body).status_code == 409
+        behind = client.get("/vehicles?limit=1").links["next"]["url"]
+        assert client.get(f"{behind}&bad=1").status_code == 400
         for of_vehicle in ({"vehicleId": gone}, {}):
             webhook = {"url": "https://example.com", "types": ["event.created"], **of_vehicle}
             webhook["description"] = f"for {gone}"
@@ -250,7 +257,8 @@ def test_an_erasure_reaches_what_a_client_wrote_in_another_way(
             assert client.delete(f"/vehicles/{vehicle}?events=erase").status_code == 404
     assert server.stop() == 0
     found = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
-    assert [one for one in (b"GONE@77", b"GONE%4077", b"GONE\\u00") if one in found] == []
+    forms = ("GONE@77", "GONE%4077", "GONE\\u00", in_path, in_json, behind.split("cursor=")[1])
+    assert [one for one in forms if one.encode() in found] == []
 
 
 def test_a_client_that_names_its_request_after_the_vehicle(client: httpx.Client) -> None:

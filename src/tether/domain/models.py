@@ -168,6 +168,22 @@ def is_entity_id(text: str) -> bool:
     return ENTITY_ID.fullmatch(text) is not None
 
 
+_ESCAPED = re.compile(r"\\\\|(?:%|\\u00)[2-7][0-9A-Fa-f]")
+_PLAIN = {
+    form.format(code): chr(code)
+    for code in range(128)
+    if is_entity_id(f"a{chr(code)}")
+    for form in ("%{:02x}", "\\u{:04x}")
+}
+
+
+def with_plain_ids(text: str) -> str:
+    """The text with the characters of ids as they are: not as `%3A`, nor as `\\u003a` of JSON."""
+    if "%" not in text and "\\u00" not in text:
+        return text
+    return _ESCAPED.sub(lambda found: _PLAIN.get(found[0].lower(), found[0]), text)
+
+
 def entity_id_from_path(segment: str) -> str | None:
     """The id in one segment of the raw, percent-encoded path; None if it is not a valid id.
 

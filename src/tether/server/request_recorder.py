@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 
 from tether.domain.errors import Unavailable
 from tether.domain.keys import without_keys
+from tether.domain.models import with_plain_ids
 from tether.storage.erasures import ENDED_MS
 from tether.storage.refused_requests import RefusedRequest, RefusedRequests
 
@@ -16,6 +18,7 @@ MAX_REQUESTS, MAX_OF_PARTNER = 200, 40  # in a period
 # Requests that waited longer are dropped: their charger or vehicle may have been erased meanwhile.
 MAX_DELAY_MS = ENDED_MS // 2
 MAX_ANSWER_BYTES, MAX_PATH_BYTES = 4_000, 1_000
+_CURSOR = re.compile(r"(?<=[?&]cursor=)[^&]+")  # may have the id of a charger or vehicle
 _NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # PostgreSQL's text cannot contain NUL
 
 
@@ -62,9 +65,9 @@ class RequestRecorder:
         If `body` is only the beginning, `cut_from` is the length of all of it, or -1 if unknown.
         """
         request = RefusedRequest(
-            self._now_ms(), request_id, key_prefix, method[:20], _text(path, MAX_PATH_BYTES),
-            status, int(seconds * 1_000_000), error, _text(answer, MAX_ANSWER_BYTES),
-            _text(body, self.max_body_bytes), cut_from,
+            self._now_ms(), request_id, key_prefix, method[:20],
+            _CURSOR.sub("…", _text(path, MAX_PATH_BYTES)), status, int(seconds * 1_000_000), error,
+            _text(answer, MAX_ANSWER_BYTES), _text(body, self.max_body_bytes), cut_from,
         )  # fmt: skip
         self._waiting.setdefault(partner, []).append(request)
         self._count += 1
@@ -91,8 +94,11 @@ class RequestRecorder:
 
 
 def _text(value: bytes | str, max_bytes: int) -> str:
-    """The value as text of at most `max_bytes`, without API keys."""
+    """The value as text of at most `max_bytes`, without API keys.
+
+    Ids are plain in it, so that an erasure finds them.
+    """
     if isinstance(value, bytes):
         value = value[: max_bytes + 100].decode("utf-8", "replace")
-    text = without_keys(value[: max_bytes + 100]).translate(_NUL)
+    text = without_keys(with_plain_ids(value[: max_bytes + 100])).translate(_NUL)
     return text.encode()[:max_bytes].decode(errors="ignore")

@@ -18,7 +18,7 @@ from tether.domain.errors import (
     TooManyAtOnce,
     Unavailable,
 )
-from tether.domain.models import to_json
+from tether.domain.models import to_json, with_plain_ids
 from tether.domain.timestamps import format_instant
 from tether.domain.webhook_validation import Replay, literal_address
 from tether.domain.webhooks import (
@@ -62,11 +62,11 @@ class Sender(Protocol):
 
 
 def attempt_of(webhook: Endpoint, message: Message, outcome: Outcome, messages: int = 1) -> Attempt:
-    """The record of a request."""
+    """The record of a request. Ids are plain in it, so that an erasure finds them."""
     return Attempt(
         webhook.partner, webhook.id, str(uuid7()), outcome.at_ms, message.id, message.type,
-        messages, outcome.status, outcome.taken_ms, outcome.error,
-        outcome.answer.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        messages, outcome.status, outcome.taken_ms, with_plain_ids(outcome.error),
+        with_plain_ids(outcome.answer).replace("\0", "\N{REPLACEMENT CHARACTER}"),
     )  # fmt: skip
 
 

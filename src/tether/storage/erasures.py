@@ -95,8 +95,6 @@ DELETE_ENDPOINTS = (
     f"UPDATE webhooks SET description = replace(description, $2, '{ERASED}') WHERE partner = $1",
 )
 
-_ESCAPED = ":@+*~"  # the characters of ids that clients may escape
-
 
 class Erasure(NamedTuple):
     """The erasure of the charger or vehicle with this id; `kind` is its table."""
@@ -196,7 +194,7 @@ class Erasures:
             (REQUESTS, DELETE_REQUESTS, names_in_request),
             (ATTEMPTS, DELETE_ATTEMPTS, names_in_attempt),
         ):
-            sql = find.format(names=names(self._engine.dialect, "$2", id))
+            sql = find.format(names=names(self._engine.dialect, "$2"))
             rows = await self._engine.scan(sql, partner, id)
             if rows:
                 await self._engine.write(delete, partner, batch_of(rows))
@@ -242,30 +240,15 @@ def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
 )"""
 
 
-Names: TypeAlias = Callable[..., str]
-"""Makes SQL that is true if an id is in the texts of a row. Its arguments are the dialect, the SQL
-of the id, and the id itself if it is known.
-"""
+Names: TypeAlias = Callable[[Dialect, str], str]
+"""Makes SQL that is true if an id, which is SQL, too, is in the texts of a row."""
 
 
-def names_in_request(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
+def names_in_request(dialect: Dialect, id: str) -> str:
     """As `Names`, of a refused request."""
-    path = _unescaped("path", "%", id)
-    text = _unescaped("(answer || ' ' || body)", "\\u00", id)
-    return f"{dialect.position}({path} || ' ' || {text} || ' ' || id, {sought}) > 0"
+    return f"{dialect.position}(path || ' ' || answer || ' ' || body || ' ' || id, {id}) > 0"
 
 
-def names_in_attempt(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
+def names_in_attempt(dialect: Dialect, id: str) -> str:
     """As `Names`, of an attempt of a webhook."""
-    text = _unescaped("(error || ' ' || answer)", "\\u00", id)
-    return f"{dialect.position}({text}, {sought}) > 0"
-
-
-def _unescaped(column: str, mark: str, id: str) -> str:
-    """SQL for the text with the characters of this id unescaped. An escaped character is a mark and
-    two digits: `%3A` in addresses, `\\u003a` in JSON.
-    """
-    for character in sorted(set(id) & set(_ESCAPED)):
-        for code in {f"{ord(character):02x}", f"{ord(character):02X}"}:
-            column = f"replace({column}, '{mark}{code}', '{character}')"
-    return column
+    return f"{dialect.position}(error || ' ' || answer, {id}) > 0"
