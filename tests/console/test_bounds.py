@@ -6,6 +6,7 @@ from time import sleep
 
 from tests.conftest import Server
 from tests.console.visitors import new_session, partner_number, visitor
+from tests.wire import ask_at_once, cpu_seconds, request_of, run
 
 MAX_STREAMS = 32
 
@@ -43,6 +44,14 @@ def test_so_many_pages_of_a_partner_follow_the_events_and_the_others_still_work(
             assert one.get(f"{path}/live").status_code == 200
         with visitor(server, server.key()) as other:  # whose streams are its own
             assert other.get("/console", follow_redirects=True).status_code == 200
+
+
+def test_the_first_pages_for_many_at_once_cost_little(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    before = cpu_seconds(server)
+    answers = run(ask_at_once(server, [request_of("GET", "/console/sign-in", "")] * 100))
+    assert {answer.status for answer in answers} == {200}
+    assert cpu_seconds(server) < before + 5  # each load of the templates takes 0.3
 
 
 def test_vehicles_in_very_many_areas_are_summed_up(new_server: Callable[..., Server]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import quote, urlencode
 
@@ -28,6 +28,7 @@ class Renderer:
     takes_key_requests: bool
     """Whether anybody may request a key."""
     map_tiles: str = ""
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def render(
         self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
@@ -35,8 +36,9 @@ class Renderer:
         """Answers with the page of this template."""
         context = req.context
         base = base_of(req)
-        if not _templates:  # slow, once
-            await asyncio.to_thread(_load_templates)
+        async with self._loading:  # slow, once for all requests that wait for it
+            if not _templates:
+                await asyncio.to_thread(_load_templates)
         pieces = _templates[name].generate(
             base=base,
             console=f"{base}/console",
