@@ -14,7 +14,7 @@ import pytest
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER
 from tether.cli.display.rows import TABLES, session_line
-from tether.cli.times import age, clock
+from tether.cli.times import format_age, format_hours
 from tether.domain.views import Flag, Session, SessionStatus, VehicleState
 
 
@@ -246,10 +246,11 @@ def test_lines_of_changes_and_units_of_ages() -> None:
         "2026-01-05", "00:00", "C1", "V1", "removed", "connect-missing,", "stop-missing",
     ]  # fmt: skip
     seconds = (0, 59.9, 119, 120, 7199, 7200, 172_799, 172_800, 100_000_000)
-    assert [age(Decimal(number)) for number in seconds] == [
+    assert [format_age(Decimal(number)) for number in seconds] == [
         "0 s", "59 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d", "1,157 d",
     ]  # fmt: skip
-    assert [clock(Decimal(number)) for number in (59, 3600, 360_060)] == ["0:00", "1:00", "100:01"]
+    lengths = map(Decimal, (59, 3600, 360_060))
+    assert [*map(format_hours, lengths)] == ["0:00", "1:00", "100:01"]
     away = VehicleState(vehicle_id="V1", plugged_in=True, charging=False, as_of=session.updated_at)
     assert TABLES[VehicleState].row(away)[:2] == ["V1", "plugged in"]
 

@@ -13,7 +13,7 @@ from tests.conftest import Server
 from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
 from tests.wire import cpu_seconds
-from tether.console.refused_requests import RefusedItem, in_bulk
+from tether.console.refused_requests import RefusedItem, marked_items
 from tether.domain.timestamps import DAY_MS, now_ms
 from tether.http.middleware import Sample
 from tether.server import admin
@@ -117,7 +117,7 @@ def test_a_long_line_of_blanks_costs_little_to_show(server: Server) -> None:
     ],
 )
 def test_what_is_marked_in_a_bulk(body: str, number: int, marked: list[str]) -> None:
-    parts = in_bulk(body, [RefusedItem(number, "", "a")])
+    parts = marked_items(body, [RefusedItem(number, "", "a")])
     assert "".join(part.text for part in parts) == body
     assert [part.text for part in parts if part.is_marked] == marked
 

@@ -65,7 +65,7 @@ def in_store(
         found.migrate()
         note(f"New database {found.describe()}.")
     elif announce:
-        say_which(database)
+        announce_database(database)
     require_current(found)
 
     async def run() -> T:
@@ -87,7 +87,7 @@ def with_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 @cache  # a command may open the database several times
-def say_which(database: str) -> None:
+def announce_database(database: str) -> None:
     """Prints which database a command uses, if the user named none, or if a server runs here on
     another one. Otherwise a change to the wrong database would go unnoticed.
     """

@@ -53,22 +53,22 @@ def parse_time(text: str, zone: tzinfo = UTC) -> int:
     return ms_of(datetime.combine(date.fromisoformat(text), time(), zone))
 
 
-def day(at_ms: int) -> str:
+def format_day(at_ms: int) -> str:
     """The date of the instant in UTC."""
     return moment_of(at_ms).strftime("%Y-%m-%d")
 
 
-def minute(at_ms: int) -> str:
+def format_minute(at_ms: int) -> str:
     """Date and time of the instant in UTC, to the minute."""
     return moment_of(at_ms).strftime("%Y-%m-%d %H:%M")
 
 
-def second(instant: str | None) -> str:
+def format_second(instant: str | None) -> str:
     """Date and time of an instant of the API, to the second; empty for None."""
     return "" if instant is None else f"{instant[:10]} {instant[11:19]}"
 
 
-def age(seconds: Decimal) -> str:
+def format_age(seconds: Decimal) -> str:
     """A duration in a suitable unit, rounded down: `59 s`, `90 min`, `2 d`."""
     whole = int(seconds)
     for length, from_, unit in ((86_400, 172_800, "d"), (3600, 7200, "h"), (60, 120, "min")):
@@ -77,13 +77,13 @@ def age(seconds: Decimal) -> str:
     return f"{whole} s"
 
 
-def clock(seconds: Decimal) -> str:
+def format_hours(seconds: Decimal) -> str:
     """Hours and minutes, rounded down: `9:38`; less than a minute is `0:00`."""
     minutes = int(seconds) // 60
     return f"{minutes // 60}:{minutes % 60:02}"
 
 
-def duration(length_ms: int) -> str:
+def format_duration(length_ms: int) -> str:
     """A duration in a suitable unit, rounded down: `24 h`, `90 min`, `30 s`."""
     for unit, name in (("h", "h"), ("m", "min")):
         if length_ms >= 2 * _UNITS_MS[unit]:

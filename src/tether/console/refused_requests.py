@@ -91,7 +91,7 @@ class RequestPage(Page):
         found = await self._store.refused_requests.get(partner_of(req).id, request_id)
         named, items = _PARAMETER.search(found.error), _items(found)
         member = named[1] if named else None
-        body = in_bulk(found.body, items) if items else _marked(found.body, _IN_BODY, member)
+        body = marked_items(found.body, items) if items else _marked(found.body, _IN_BODY, member)
         return {
             "request": found,
             "message": _message(found),
@@ -166,7 +166,7 @@ def _marked(text: str, pattern: str, member: str | None) -> list[Part]:
     return _parts(text, _spans(text, pattern, member))
 
 
-def in_bulk(body: str, refused: Iterable[RefusedItem]) -> list[Part]:
+def marked_items(body: str, refused: Iterable[RefusedItem]) -> list[Part]:
     """The body of many items, with the member of each refused item marked, or the whole item.
 
     The stored body may be cut, and lack the last items.

@@ -20,7 +20,7 @@ from tether.cli.display.listing import (
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.options import DURATION
-from tether.cli.times import second
+from tether.cli.times import format_second
 from tether.domain.views import Capacity
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def capacity(
 
 
 def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
-    to_minute = all(second(figures.as_of).endswith(":00") for figures in listed)
+    to_minute = all(format_second(figures.as_of).endswith(":00") for figures in listed)
     rows = [_row(figures, 16 if to_minute else 19) for figures in listed]
     if not timed:
         rows = [["", *row[1:]] for row in rows]
@@ -156,7 +156,7 @@ def _row(figures: Capacity, time_digits: int) -> list[str]:
         unknown.stale, unknown.power_above_charger,
     )  # fmt: skip
     return [
-        second(figures.as_of)[:time_digits],
+        format_second(figures.as_of)[:time_digits],
         figures.charger_id or figures.area or "",
         str(figures.vehicles_plugged_in),
         short(figures.charge_power),
@@ -179,7 +179,7 @@ def _pairs(figures: Capacity) -> list[tuple[str, str]]:
         (unknown.stale, "any event for so long (left out)"),
     ]
     return [
-        ("Time (UTC)", second(figures.as_of)),
+        ("Time (UTC)", format_second(figures.as_of)),
         ("Plugged in", f"{counted(figures.vehicles_plugged_in, 'vehicle')} at "
                        f"{counted(figures.chargers_occupied, 'charger')}, "
                        f"{figures.vehicles_charging} charging"),

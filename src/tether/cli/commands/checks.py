@@ -19,7 +19,7 @@ from tether.cli.commands.database import epoch_text
 from tether.cli.commands.serve import serve
 from tether.cli.display.output import counted
 from tether.cli.servers import get, is_healthy, is_ready
-from tether.cli.times import day, duration
+from tether.cli.times import format_day, format_duration
 from tether.domain import timestamps
 from tether.domain.errors import TetherError
 from tether.domain.keys import Key
@@ -304,7 +304,7 @@ def _clock(database: Database) -> Finding:
     of = "PostgreSQL's" if database.file is None else "what was written last"
     if abs(ahead_ms) < SLOW_CLOCK_MS:
         return ok("clock", f"As {of}." if database.file is None else f"Not behind {of}.")
-    text = f"{duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
+    text = f"{format_duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
     return (warning if abs(ahead_ms) < WRONG_CLOCK_MS else problem)("clock", text, advice)
 
 
@@ -329,11 +329,11 @@ def _certificates(database: Database) -> Iterator[Finding]:
     now_ms = timestamps.now_ms()
     for name, ends_ms in database.certificates():
         if ends_ms <= now_ms:
-            yield problem("certificate", f"{name}: ended {day(ends_ms)}.", "Renew it.")
+            yield problem("certificate", f"{name}: ended {format_day(ends_ms)}.", "Renew it.")
         elif ends_ms <= now_ms + CERTIFICATE_SOON_MS:
-            yield warning("certificate", f"{name}: until {day(ends_ms)}.", "Renew it soon.")
+            yield warning("certificate", f"{name}: until {format_day(ends_ms)}.", "Renew it soon.")
         else:
-            yield ok("certificate", f"{name}: until {day(ends_ms)}.")
+            yield ok("certificate", f"{name}: until {format_day(ends_ms)}.")
 
 
 def _live_server(settings: Mapping[str, Any]) -> Iterator[Finding]:

@@ -156,7 +156,7 @@ def epoch_text(known: EpochState) -> str:
 
 
 def _current_database(name: str) -> Database:
-    stores.say_which(name)
+    stores.announce_database(name)
     found = database_of(name)
     stores.require_current(found)
     return found

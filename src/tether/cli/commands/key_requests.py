@@ -5,7 +5,7 @@ import click
 from tether.cli.display.output import say, show_json, show_table
 from tether.cli.options import DURATION, OrderedGroup, json_option, rate_options, test_option
 from tether.cli.stores import with_store
-from tether.cli.times import minute
+from tether.cli.times import format_minute
 from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import Rate
 from tether.domain.timestamps import format_instant, format_optional_instant
@@ -100,5 +100,5 @@ def _json(request: KeyRequest) -> dict[str, object]:
 
 def _row(request: KeyRequest) -> tuple[str, ...]:
     organisation, email, purpose, fleet = request.form
-    asked = minute(request.created_ms)
+    asked = format_minute(request.created_ms)
     return request.id, request.state, asked, organisation, email, fleet, purpose

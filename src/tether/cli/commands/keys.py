@@ -18,7 +18,7 @@ from tether.cli.options import (
     rate_options,
     test_option,
 )
-from tether.cli.times import day, duration, minute
+from tether.cli.times import format_day, format_duration, format_minute
 from tether.domain.keys import Key, Rate
 from tether.domain.timestamps import DAY_MS, format_instant, format_optional_instant
 from tether.server import admin
@@ -144,7 +144,8 @@ async def revoke(store: Store, now_ms: int, prefix: str) -> None:
     if key.revoked_ms is None:
         say(f"Revoked {key.prefix} of {key.partner_name}: no server accepts it after 2 seconds.")
     else:
-        say(f"{key.prefix} of {key.partner_name} is revoked since {minute(key.revoked_ms)} UTC.")
+        since = f"{format_minute(key.revoked_ms)} UTC"
+        say(f"{key.prefix} of {key.partner_name} is revoked since {since}.")
 
 
 @keys.command()
@@ -182,7 +183,7 @@ def rotate(
     secret, key, old = stores.in_store(database, replace)
     if overlap_ms:
         assert old.expires_ms is not None
-        note(f"The old key, {old.prefix}…, works until {minute(old.expires_ms)} UTC.")
+        note(f"The old key, {old.prefix}…, works until {format_minute(old.expires_ms)} UTC.")
     else:
         note(f"The old key, {old.prefix}…, is revoked: no server accepts it after 2 seconds.")
     _show_new_key(secret, key, database)
@@ -197,7 +198,7 @@ def _show_new_key(secret: str, key: Key, database: str) -> None:
 
 
 def _described(key: Key) -> str:
-    ends = f"until {minute(key.expires_ms)} UTC" if key.expires_ms is not None else "for good"
+    ends = f"until {format_minute(key.expires_ms)} UTC" if key.expires_ms else "for good"
     access = "reads only" if key.read_only else "reads and writes"
     rate = f"{_rate_text(key.rate)} (burst {key.burst})"
     return f"Key {key.prefix}… of {key.partner_name} {access}, {rate}, {ends}."
@@ -251,17 +252,17 @@ def _row(key: Key, now_ms: int) -> list[str]:
         _rate_text(key.rate),
         "read" if key.read_only else "",
         _state_cell(key, now_ms),
-        f"{minute(key.last_used_ms)} {key.last_used_from or ''}" if key.last_used_ms else "",
+        f"{format_minute(key.last_used_ms)} {key.last_used_from or ''}" if key.last_used_ms else "",
     ]
 
 
 def _state_cell(key: Key, now_ms: int) -> str:
     if key.revoked_ms is not None:
-        return Cell(f"revoked {day(key.revoked_ms)}", "red")
+        return Cell(f"revoked {format_day(key.revoked_ms)}", "red")
     if key.expires_ms is None:
         return Cell("active", "green")
     left_ms = key.expires_ms - now_ms
     if left_ms <= 0:
-        return Cell(f"expired {day(key.expires_ms)}", "yellow")
-    ends = f"in {duration(left_ms)}" if left_ms < SOON_MS else day(key.expires_ms)
+        return Cell(f"expired {format_day(key.expires_ms)}", "yellow")
+    ends = f"in {format_duration(left_ms)}" if left_ms < SOON_MS else format_day(key.expires_ms)
     return Cell(f"ends {ends}", "green")

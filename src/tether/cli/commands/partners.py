@@ -10,7 +10,7 @@ from tether.cli.commands.keys import key_json, show_keys
 from tether.cli.display.output import confirm, counted, note, say, show_json, show_pairs, show_table
 from tether.cli.display.progress import progress
 from tether.cli.options import OrderedGroup, Parsed, database_option, json_option
-from tether.cli.times import day, minute, parse_duration
+from tether.cli.times import format_day, format_minute, parse_duration
 from tether.domain.filters import EventFilter
 from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import DAY_MS, format_instant, format_optional_instant
@@ -48,7 +48,7 @@ async def list_partners(store: Store, now_ms: int, as_json: bool) -> None:
         return
     show_table(
         ("Partner", "Created", "Active keys"),
-        [(partner.name, day(partner.created_ms), str(keys)) for partner, keys in found],
+        [(partner.name, format_day(partner.created_ms), str(keys)) for partner, keys in found],
         empty="There are no partners yet; make one with its first key: tether keys create PARTNER",
     )
 
@@ -83,7 +83,7 @@ async def show(store: Store, now_ms: int, partner: str, as_json: bool) -> None:
     show_pairs(
         [
             ("Partner", found.name),
-            ("Created", f"{minute(found.created_ms)} UTC"),
+            ("Created", f"{format_minute(found.created_ms)} UTC"),
             ("Chargers", f"{held.chargers:,}"),
             ("Vehicles", f"{held.vehicles:,}"),
             ("Events", f"{held.events:,}{received}"),

@@ -28,7 +28,7 @@ from tether.cli.display.rows import session_line, show_session, silent_sessions_
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.options import DURATION, OrderedGroup, together
 from tether.cli.sums import calendar_zone_option, show_sums, sum_options, sum_output
-from tether.cli.times import clock
+from tether.cli.times import format_hours
 from tether.domain.calendar import Unit
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant, now_ms
@@ -192,7 +192,7 @@ def end_session(id: str, at: str, dry_run: bool, client: "Client") -> None:
             note("Nothing is sent.")
             return
         session = client.sessions.end(id, at=at)
-    length = clock(session.plugged_time or Decimal(0))
+    length = format_hours(session.plugged_time or Decimal(0))
     say(
         f"Ended session {id}: {session.vehicle_id} left {session.charger_id} at "
         f"{session.disconnected_at}, after {length} h."

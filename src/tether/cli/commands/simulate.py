@@ -15,7 +15,7 @@ from tether.cli.access import Access, api_key_option, retries_noticed, url_optio
 from tether.cli.data_options import INSTANT
 from tether.cli.display.output import counted, note, plain, say, show_line
 from tether.cli.options import DURATION, Parsed, WholeNumber
-from tether.cli.times import minute
+from tether.cli.times import format_minute
 from tether.domain import timestamps
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, EventType, to_json
@@ -97,7 +97,7 @@ def simulate(
     if start_ms > timestamps.now_ms():
         raise SetupError("The server takes no events of the future: give an earlier --from.")
     access = Access(url, api_key)
-    note(f"Seed {seed}, from {minute(start_ms)} UTC.")
+    note(f"Seed {seed}, from {format_minute(start_ms)} UTC.")
     run = _Run(start_ms, end_ms, speed)
     try:
         with access.client(patient=True) as client:
@@ -232,7 +232,7 @@ def _counters(run: _Run) -> Any:
 
     table = Table.grid(padding=(0, 2))
     for name, value in (
-        ("Simulated time", f"{minute(run.reached_ms or run.start_ms)} UTC"),
+        ("Simulated time", f"{format_minute(run.reached_ms or run.start_ms)} UTC"),
         ("Plugged in", f"{len(run.plugged):,}"),
         ("Charging", f"{len(run.charging):,} with {sum(list(run.charging.values())):,.0f} kW"),
         ("Charged", f"{run.energy_kwh:,.0f} kWh"),

@@ -9,7 +9,7 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
-from tether.cli.times import age, clock, second
+from tether.cli.times import format_age, format_hours, format_second
 from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
@@ -99,8 +99,8 @@ def event_line(event: Event) -> str:
 
 def _withdrawal_row(withdrawal: Withdrawal) -> list[str]:
     return [
-        second(withdrawal.withdrawn_at),
-        second(withdrawal.timestamp),
+        format_second(withdrawal.withdrawn_at),
+        format_second(withdrawal.timestamp),
         short_type(withdrawal.type),
         withdrawal.charger_id,
         withdrawal.vehicle_id,
@@ -119,7 +119,7 @@ def _vehicle_state_row(state: VehicleState) -> list[str]:
         _since(state, state.as_of),
         numbers.power(state.charge_power),
         numbers.percent(state.state_of_charge),
-        "" if state.state_of_charge_age is None else age(state.state_of_charge_age),
+        "" if state.state_of_charge_age is None else format_age(state.state_of_charge_age),
         _ago(state.last_event_age),
     ]
 
@@ -153,7 +153,7 @@ def _since(state: VehicleState, now: str) -> str:
     if state.plugged_in_since is None:
         return ""
     length_ms = parse_instant(now) - parse_instant(state.plugged_in_since)
-    return age(Decimal(max(0, length_ms)) / 1000)
+    return format_age(Decimal(max(0, length_ms)) / 1000)
 
 
 # Sessions ---------------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ def _since(state: VehicleState, now: str) -> str:
 
 def _session_row(session: Session) -> list[str]:
     return [
-        second(session.connected_at)[:16],
+        format_second(session.connected_at)[:16],
         session.charger_id,
         session.vehicle_id,
         _plugged_time(session),
-        clock(session.charged_time),
+        format_hours(session.charged_time),
         _energy(session.charged_energy, estimated=session.estimated),
         _states_of_charge(session),
         Cell(str(len(session.flags)) if session.flags else "", "yellow"),
@@ -195,7 +195,7 @@ def session_line(session: Session) -> str:
 def show_session(session: Session) -> None:
     """Prints a session with its charge periods and flags."""
     energy = _energy(session.charged_energy, estimated=False)
-    unknown = session.periods_without_energy
+    plugged, unknown = session.plugged_time, session.periods_without_energy
     notes = ["estimated"] if energy and session.estimated else []
     notes += [f"not known of {counted(unknown, 'charge period')}"] if unknown else []
     pairs = [
@@ -203,15 +203,15 @@ def show_session(session: Session) -> None:
         ("Vehicle", session.vehicle_id),
         ("Charger", session.charger_id),
         ("Status", session.status.value),
-        ("Plugged in", second(session.connected_at)),
-        ("Unplugged", second(session.disconnected_at)),
-        ("Plugged for", "" if session.plugged_time is None else f"{clock(session.plugged_time)} h"),
-        ("Charged for", f"{clock(session.charged_time)} h"),
+        ("Plugged in", format_second(session.connected_at)),
+        ("Unplugged", format_second(session.disconnected_at)),
+        ("Plugged for", "" if plugged is None else f"{format_hours(plugged)} h"),
+        ("Charged for", f"{format_hours(session.charged_time)} h"),
         ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
         ("Full", f"{states} %" if (states := _states_of_charge(session)) else ""),
         ("Power", _session_powers(session)),
-        ("Heard of", second(session.last_event_at)),
-        ("Changed", f"{second(session.updated_at)}, version {session.version}"),
+        ("Heard of", format_second(session.last_event_at)),
+        ("Changed", f"{format_second(session.updated_at)}, version {session.version}"),
     ]
     show_pairs(pairs)
     if session.periods:
@@ -234,9 +234,9 @@ _SOURCES = {
 
 def _period_row(period: ChargePeriod) -> list[str]:
     return [
-        second(period.started_at),
-        second(period.stopped_at) or "goes on",
-        clock(period.charged_time),
+        format_second(period.started_at),
+        format_second(period.stopped_at) or "goes on",
+        format_hours(period.charged_time),
         _energy(period.charged_energy, estimated=period.energy_source != EnergySource.REPORTED),
         _SOURCES[period.energy_source] if period.energy_source else "not known",
     ]
@@ -251,7 +251,7 @@ def _session_powers(session: Session) -> str:
 
 def _plugged_time(session: Session) -> str:
     if session.plugged_time is not None and session.status == "ended":
-        return clock(session.plugged_time)
+        return format_hours(session.plugged_time)
     return Cell(session.status.value, "green" if session.status == "active" else "dim")
 
 
@@ -267,7 +267,7 @@ def _states_of_charge(session: Session) -> str:
 
 
 def _ago(seconds: Decimal | None) -> str:
-    return "" if seconds is None else f"{age(seconds)} ago"
+    return "" if seconds is None else f"{format_age(seconds)} ago"
 
 
 # Tables ------------------------------------------------------------------------------------------
