@@ -1,7 +1,6 @@
 """Keys of a partner: create, rotate and revoke them, and see how much each is used."""
 
 import asyncio
-from dataclasses import replace
 from typing import NamedTuple
 
 from falcon.asgi import Request
@@ -110,11 +109,10 @@ class KeysPage(FormPage):
             await self._check_count(user, partner.id)
             # A partner cannot extend the lifetime of its keys.
             ends_ms = None if user.is_operator else old.expires_ms
-            secret, key = await admin.rotate_key(
+            created = await admin.rotate_key(
                 self._store, now_ms, old, overlap_ms, ends_ms, by=actor_of(req)
             )
-        old_ends_ms = min(now_ms + overlap_ms, old.expires_ms or now_ms + overlap_ms)
-        return {"created": CreatedKey(secret, key, replace(old, expires_ms=old_ends_ms))}
+        return {"created": CreatedKey(*created)}
 
     async def _revoke(self, req: Request, form: dict[str, str]) -> str:
         key = await self._find(partner_of(req).id, form)

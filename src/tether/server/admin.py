@@ -154,8 +154,9 @@ async def rotate_key(
     rate: Rate | None = None,
     burst: int | None = None,
     by: Actor = OPERATOR,
-) -> tuple[str, Key]:
-    """Creates a key with the rights of `key`, which itself works for `overlap_ms` more.
+) -> tuple[str, Key, Key]:
+    """Creates a key with the rights of `key`, which itself works for `overlap_ms` more. Returns the
+    new key in full and as it is stored, and `key` with its end.
 
     The new key keeps the rate and burst unless others are given. Without `expires_ms` it has the
     same lifetime as the old key. Without an overlap the old key is revoked, which does not depend
@@ -182,9 +183,10 @@ async def rotate_key(
         key.partner, now_ms, by, "key.rotate", key.prefix,
         after={"key": new.prefix, "overlapSeconds": overlap_ms // 1000, **_limits_of(new)},
     )  # fmt: skip
+    ends_ms = now_ms + overlap_ms
     end = store.keys.expire if overlap_ms else store.keys.revoke
-    await end(key, now_ms + overlap_ms, add_key_statement(new), entry)
-    return secret, new
+    await end(key, ends_ms, add_key_statement(new), entry)
+    return secret, new, replace(key, expires_ms=min(ends_ms, key.expires_ms or ends_ms))
 
 
 async def console_link(store: Store, now_ms: int) -> str:

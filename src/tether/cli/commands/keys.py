@@ -174,11 +174,10 @@ def rotate(
     """
 
     async def replace(store: Store, now_ms: int) -> tuple[str, Key, Key]:
-        old = await admin.find_key(store, prefix)
-        made = await admin.rotate_key(
-            store, now_ms, old, overlap_ms, expires_ms, rate=rate, burst=burst
+        key = await admin.find_key(store, prefix)
+        return await admin.rotate_key(
+            store, now_ms, key, overlap_ms, expires_ms, rate=rate, burst=burst
         )
-        return *made, await admin.find_key(store, old.prefix)
 
     secret, key, old = stores.in_store(database, replace)
     if overlap_ms:
