@@ -30,6 +30,7 @@ WARNINGS = (50, 70, 90)  # per cent of that
 RETRY_AFTER_S = (1, 3_600)  # an endpoint can ask for a pause within these bounds
 OVERLAP_MS = DAY_MS  # how long an old secret signs too, by default
 LONGEST_OVERLAP_MS = 7 * OVERLAP_MS
+MAX_OLD_SECRETS = 4  # that sign too
 TOLERANCE_S = 300  # between the clocks of the sender and the receiver
 SECRET, PRIVATE_KEY, PUBLIC_KEY = "whsec_", "whsk_", "whpk_"
 
@@ -140,7 +141,7 @@ class Endpoint:
     """The most requests in a thousand seconds; None for no bound."""
     signature: SignatureKind
     secret: str
-    """Encrypted, as is `old_secret`."""
+    """Encrypted, as is `old_secret`, which may be several, the newest first."""
     old_secret: str
     old_until_ms: int
     created_ms: int
@@ -161,6 +162,11 @@ class Endpoint:
     def status(self) -> Status:
         failing = self.failing_since_ms is not None
         return status_of(self.stopped, enabled=self.enabled, failing=failing)
+
+    @property
+    def old_secrets(self) -> list[str]:
+        """Encrypted, the newest first."""
+        return self.old_secret.split()
 
     @property
     def wants_events(self) -> bool:

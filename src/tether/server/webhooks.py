@@ -24,6 +24,7 @@ from tether.domain.webhook_validation import Replay, literal_address
 from tether.domain.webhooks import (
     LAST_ID,
     MAX_ENDPOINTS,
+    MAX_OLD_SECRETS,
     PRIVATE_KEY,
     PUBLIC_KEY,
     TEST_TYPE,
@@ -177,13 +178,18 @@ class WebhookService:
     async def rotate(
         self, partner: int, webhook_id: str, overlap_ms: int, by: Actor
     ) -> tuple[Endpoint, str]:
-        """Replaces the secret. The old one also signs until the overlap ends. Raises NotFound."""
-        webhook = await self._stored.get(partner, webhook_id)
+        """Replaces the secret. The old one also signs until the overlap ends, with those before it
+        whose overlap has not ended: perhaps the owner got no answer and asks again.
+
+        Raises NotFound.
+        """
+        webhook, now_ms = await self._stored.get(partner, webhook_id), self._now_ms()
         verifier, sealed = self._new_secret(webhook.signature)
+        before = webhook.old_secrets if webhook.old_until_ms > now_ms else []
+        old = [webhook.secret, *before][:MAX_OLD_SECRETS] if overlap_ms else []
         await self._stored.change(
             partner, webhook_id,
-            {"secret": sealed, "old_secret": webhook.secret if overlap_ms else "",
-             "old_until_ms": self._now_ms() + overlap_ms},
+            {"secret": sealed, "old_secret": " ".join(old), "old_until_ms": now_ms + overlap_ms},
             self._entry(webhook, by, "webhook.rotate_secret"),
         )  # fmt: skip
         return await self._stored.get(partner, webhook_id), verifier

@@ -93,9 +93,9 @@ class Sender:
     ) -> dict[str, str]:
         at_s = now_ms // 1000
         secrets = [self._box.open(endpoint.secret)]
-        if endpoint.old_secret and endpoint.old_until_ms > now_ms:
+        for old in endpoint.old_secrets if endpoint.old_until_ms > now_ms else ():
             with suppress(SetupError):  # the key is lost: perhaps it was rotated for this reason
-                secrets.append(self._box.open(endpoint.old_secret))
+                secrets.append(self._box.open(old))
         signatures = [
             _signature(endpoint.signature, secret, message_id, at_s, body) for secret in secrets
         ]
