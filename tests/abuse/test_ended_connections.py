@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,5 +68,27 @@ def test_connections_that_ended_leave_nothing(partner: Partner) -> None:
                 return
             await asyncio.sleep(0.5)
         raise AssertionError(f"{memory_mb(partner.server) - before:.0f} MB stayed")
+
+    run(scenario())
+
+
+def test_a_refused_connection_leaves_nothing_as_soon_as_its_client_is_gone(
+    server_with_constants: Callable[..., Server],
+) -> None:
+    server = server_with_constants(
+        "tether.server.protocol.LAST_READ_S=600", options=("--log-level", "warning")
+    )
+
+    async def refused(count: int) -> None:
+        for _ in range(count):
+            wire = await Wire.to(server)
+            assert (await wire.ask(b"\x16\x03\x01\x00\xf8" + b"\x01" * 200)).status == 400
+            wire.reset()
+
+    async def scenario() -> None:
+        await refused(500)
+        before = memory_mb(server)
+        await asyncio.gather(*(refused(200) for _ in range(20)))
+        assert memory_mb(server) < before + GROWTH_MB
 
     run(scenario())

@@ -317,7 +317,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops. Requests that are arriving or on their way are still answered."""
         self._stopping = True
-        if self._timer is not None:
+        if self._timer is not None and not self._ignores_input:
             self._stop_timer()
             self._start_timer()
         if self._unread_timer is not None:
@@ -430,7 +430,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._ignores_input = True
             self._stop_timer()
             self.transport.write_eof()
-            self.loop.call_later(LAST_READ_S, self._close)
+            self._timer = self.loop.call_later(LAST_READ_S, self._close)
 
     def _close(self) -> None:
         self.transport.close()
