@@ -147,7 +147,7 @@ class LogFollower(Follower[M]):
         poll_s: float,
         policy: RetryPolicy,
         *,
-        start_again: bool = False,
+        start_again: bool,
     ) -> None:
         what, self._path = _LOGS[kind]
         # mypy loses M here

@@ -94,7 +94,7 @@ def instant_cell(instant: str, dialect: CsvDialect) -> str:
 # Reading ----------------------------------------------------------------------------------------
 
 
-def cells_of(text: str, dialect: CsvDialect = API_DIALECT) -> list[str]:
+def cells_of(text: str, dialect: CsvDialect) -> list[str]:
     """The cells of one row. Raises csv.Error."""
     rows = csv.reader([text.rstrip("\r\n")], delimiter=dialect.separator, strict=True)
     return next(rows, [])
@@ -179,7 +179,7 @@ def date_order_of(cell: str) -> DateOrder | Literal["unknown"] | None:
     return "mdy" if int(match["second"]) > 12 else "unknown"
 
 
-def parse_instant_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) -> int | None:
+def parse_instant_cell(name: str, cell: str, dialect: CsvDialect) -> int | None:
     """Milliseconds since 1970 of the time in a cell; None if the format of the time is not known.
 
     Raises Invalid with the member's name for a time that its zone does not have, or has twice, and

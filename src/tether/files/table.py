@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from tether.domain.errors import Invalid, Malformed, SetupError
-from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, is_entity_id
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.table_schema import INSTANTS
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
-from tether.domain.views import ChargerState, EnergyStep, Session, SessionSummary, VehicleState
+from tether.domain.views import EnergyStep, Session, SessionSummary
 from tether.files import session_list
 from tether.files.csv_dialect import API_DIALECT, CsvDialect, DateOrder
 from tether.files.session_list import events_of_session
@@ -25,7 +25,6 @@ from tether.files.session_list import events_of_session
 Entry: TypeAlias = Charger | Vehicle | Event
 Sum: TypeAlias = SessionSummary | EnergyStep
 Tabular: TypeAlias = Entry | Session | Sum
-Written: TypeAlias = Tabular | VehicleState | ChargerState | Withdrawal
 
 
 class Kind(StrEnum):
@@ -49,7 +48,7 @@ MODELS: dict[Kind, type[Entry]] = {
 }
 
 
-def csv_columns(model: type[Written]) -> tuple[str, ...]:
+def csv_columns(model: type[Tabular]) -> tuple[str, ...]:
     """The columns of a CSV of this model."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model))
 

@@ -27,7 +27,7 @@ from tether.files.table import (
     ReadOptions,
     Row,
     Table,
-    Written,
+    Tabular,
     guess_kind,
     read_row,
 )
@@ -179,7 +179,7 @@ def _document(line: bytes) -> dict[str, Any]:
 # Writing ----------------------------------------------------------------------------------------
 
 
-def to_ndjson(item: Written) -> str:
+def to_ndjson(item: Tabular) -> str:
     """A line with the object of the API."""
     return to_json(item).decode() + "\n"
 

@@ -109,7 +109,7 @@ def _plugged_in(
 class Board:
     """The plugged-in vehicles. The one with the newest event is at the top."""
 
-    def __init__(self, stream: "Stream", charger: str | None = None) -> None:
+    def __init__(self, stream: "Stream", charger: str | None) -> None:
         self._stream = stream
         self._charger = charger
         self._states: dict[str, tuple[float, VehicleState]] = {}  # with the time it was received
