@@ -50,7 +50,7 @@ def test_calls_refusals_and_events_of_the_day_are_on_the_pages(
     with visitor(server) as operator:
         keys = text_of(operator.get(f"/console/p/{number}/keys").text)
         assert "5 calls, 1 refused" in keys
-        assert "of 1000/3600s" in keys
+        assert "of 1,000/3600s" in keys
         partners = operator.get("/console/partners").text
         cells = re.findall(r'<td class="num" data-label="[^"]*">(.*?)</td>', partners)
         *there, today, refused = [text_of(cell) for cell in cells[:5]]

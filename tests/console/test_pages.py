@@ -187,7 +187,7 @@ def test_sessions_are_chosen_added_up_and_downloaded(partner: Partner, open_page
     page.get_by_label("From").fill("2001-01-01")
     page.get_by_label("To", exact=True).fill("2001-02-01")
     page.get_by_role("button", name="Show").click()
-    expect(page.get_by_text("No sessions yet.")).to_be_visible()
+    expect(page.get_by_text("No session matches.")).to_be_visible()
     page.get_by_label("Time zone of days").fill("Mars/Olympus")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("alert")).to_contain_text("zone")

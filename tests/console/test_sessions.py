@@ -56,6 +56,17 @@ def owner(server: Server) -> Iterator[Owner]:
     made.api.close()
 
 
+def test_events_of_one_instant_are_in_the_order_of_a_charge(owner: Owner) -> None:
+    for kind in ("DISCONNECTED", "CHARGE_STOPPED", "CHARGE_UPDATED"):
+        owner.send(kind, "30", stateOfCharge=50)
+    for kind in ("CHARGE_STARTED", "CONNECTED"):
+        owner.send(kind, "10", stateOfCharge=40)
+    page, _ = owner.session()
+    assert re.findall(r'class="type">VEHICLE_(\w+)<', page) == [
+        "CONNECTED", "CHARGE_STARTED", "CHARGE_UPDATED", "CHARGE_STOPPED", "DISCONNECTED",
+    ]  # fmt: skip
+
+
 def test_flags_stand_beside_the_events_that_caused_them(owner: Owner) -> None:
     first = owner.send("CHARGE_STARTED", "10", chargePower=11, stateOfCharge=40)
     owner.send("CHARGE_UPDATED", "20", chargePower=11, stateOfCharge=43)

@@ -12,6 +12,7 @@ from falcon.asgi import Request, Response
 
 from tether import __version__
 from tether.console.request import base_of
+from tether.domain.keys import Rate
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant, moment_of
 from tether.storage.turns import map_in_steps
@@ -71,6 +72,16 @@ def number(value: Decimal | float | None, digits: int = 1) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
+def reading(value: Decimal) -> str:
+    """The number as it was reported, with at most three places after the point."""
+    return f"{min(value, round(value, 3), key=lambda one: len(str(one))):,f}"
+
+
+def rate(value: Rate) -> str:
+    """The rate with thousands separated."""
+    return str(value).replace(str(value.requests), count(value.requests), 1)
+
+
 def count(value: int | None) -> str:
     """The whole number with thousands separated, or a dash."""
     return NOTHING if value is None else f"{value:,}"
@@ -97,7 +108,7 @@ def duration(length_ms: float | Decimal | None) -> str:
         return f"{seconds // 60} min"
     if seconds < 48 * 3600:
         return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 86400} d"
+    return f"{seconds // 86400:,} d"
 
 
 def moment(at_ms: int | None) -> str:
@@ -126,7 +137,8 @@ def _load_templates() -> None:
     )
     environment.globals.update(version=__version__, address=address, iso=format_instant)
     environment.filters.update(
-        number=number, count=count, ago=ago, duration=duration, degrees=degrees, moment=moment,
+        number=number, reading=reading, rate=rate, count=count, ago=ago, duration=duration,
+        degrees=degrees, moment=moment,
         segment=lambda text: quote(text, safe=""), visible=visible,
     )  # fmt: skip
     names = environment.list_templates()

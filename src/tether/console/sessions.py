@@ -64,6 +64,11 @@ class SessionQuery(NamedTuple):
         )
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether some sessions may be left out."""
+        return self.is_narrow or bool(self.last or self.flag or self.status)
+
+    @property
     def is_narrow(self) -> bool:
         """Whether the page loads the sums by itself, because the sessions are probably few."""
         return bool(self.first or self.vehicle or self.charger)
@@ -141,6 +146,7 @@ class SessionPage(Page):
             partner, record.vehicle_id, record.start_ms, MAX_EVENTS + 1, until_ms=until_ms
         )
         events, last = split_page(found, MAX_EVENTS)
+        events.sort()  # those of one instant in the order in which they have happened
         position = record.start_ms, session_id
         vehicle = SessionFilter(vehicle_ids=(record.vehicle_id,))
         charger = SessionFilter(charger_ids=(record.charger_id,))

@@ -4,7 +4,7 @@ function inWords(seconds) {
   if (seconds < 60) return `${seconds} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d`;
+  return `${Math.floor(seconds / 86400).toLocaleString("en")} d`;
 }
 
 // The server says how old a value was; since then time went on. Its clock alone counts.

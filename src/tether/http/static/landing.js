@@ -1,5 +1,5 @@
 // Puts this server's address into the commands and gives each a copy button.
-// Without JavaScript the page works as it is, with the default address.
+// Without JavaScript the page says what to replace.
 const address = new URL(".", location.href).href.replace(/\/$/, "");
 for (const base of document.querySelectorAll(".command b")) base.textContent = address;
 

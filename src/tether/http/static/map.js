@@ -351,7 +351,9 @@ async function beginMaps() {
     element.hidden = false;
     try {
       const shown = element.dataset.areas ? areasOf(element) : await chargersOf(element);
-      maps.set(element, new MapOfOurs(element, shown));
+      if (shown.xs.length) maps.set(element, new MapOfOurs(element, shown));
+      else if (shown.hint) element.replaceChildren("No charger has a position, so there is no map.");
+      else element.remove();
     } catch {
       element.remove(); // the table has the same
     }
