@@ -1,5 +1,6 @@
 """Which database a command uses when a server runs on another one."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +69,17 @@ def test_a_server_in_another_folder_is_found_by_its_address(
     tether.environment |= {**ELSEWHERE, variable: value}
     said = tether.refused("keys", "create", "my-company")
     assert f"a server runs at {demo} on another: name its database" in said
+
+
+def test_check_says_that_the_server_on_the_port_uses_another_database(
+    demo: str, tmp_path: Path
+) -> None:
+    port = demo.rpartition(":")[2]
+    at = f"A Tether server answers on {port}"
+    for database, said in (
+        ("other.db", ["warning", f"{at}, but not on this database."]),
+        (".tether/tether.db", ["ok", f"{at}, and is ready."]),
+    ):
+        report = json.loads(Command(tmp_path, database)("check", "--json", "--port", port).stdout)
+        found = {one["check"]: [one["status"], one["message"]] for one in report["checks"]}
+        assert found["port"] == said

@@ -91,15 +91,17 @@ def run_checks(given: Mapping[str, str | None], *, full: bool, live: bool) -> It
     yield _temporary_files()
     if settings.get("redis"):
         yield _redis(settings["redis"])
+    is_unserved = False
     if (database := settings.get("database")) is not None:
         try:
             found = database_of(database)
             yield ok("engine", found.version())
             yield from _database(found, database, settings, full=full)
+            is_unserved = found.file is not None and not found.is_served()
         except TetherError as error:
             yield problem("database", error.message, "")
     if "host" in settings and "port" in settings:
-        yield _port(settings["host"], settings["port"])
+        yield _port(settings["host"], settings["port"], is_unserved=is_unserved)
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -380,7 +382,8 @@ def _workers(numbers: dict[str, float], *, uses_redis: bool) -> Iterator[Finding
                       "The log line `derivation failed` has the trace.")  # fmt: skip
 
 
-def _port(host: str, port: int) -> Finding:
+def _port(host: str, port: int, *, is_unserved: bool) -> Finding:
+    """`is_unserved`: surely no server uses the database."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -396,5 +399,9 @@ def _port(host: str, port: int) -> Finding:
         if not is_ready(host, port, PORT_TIMEOUT_S):
             return problem("port", f"A Tether server answers on {port} but is not ready.",
                            "Its log says why.")  # fmt: skip
+        if is_unserved:
+            return warning("port", f"A Tether server answers on {port}, but not on this database.",
+                           "Name the server's database with --database (TETHER_DATABASE), or "
+                           "another --port (TETHER_PORT).")  # fmt: skip
         return ok("port", f"A Tether server answers on {port}, and is ready.")
     return ok("port", f"{port} on {host} is free." if port else "Any free one.")
