@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli_partner.conftest import Site
 from tests.commands import Command
+from tests.fleet import put_fleet
 from tether.domain.models import Charger, Vehicle, to_json
 
 CHARGERS = [
@@ -85,6 +86,19 @@ def test_a_number_too_fine_for_parquet_is_refused_and_leaves_no_file(site: Site)
     said = site.refused("export", "chargers", "--output", "c.parquet")
     assert said.startswith("Charger C1 has the number 1E-19, too fine for Parquet's 18 places")
     assert list(site.folder.glob("c.parquet*")) == []
+
+
+def test_a_sum_too_fine_for_parquet_is_refused(site: Site) -> None:
+    with site.client() as client:
+        put_fleet(client)
+        for hour, energy in (("08", "123456789"), ("09", "1e-25")):
+            for kind, told in (("STARTED", ""), ("STOPPED", f',"chargedEnergy":{energy}')):
+                client.post("/events", content=(
+                    f'{{"type":"VEHICLE_CHARGE_{kind}","chargerId":"C1","vehicleId":"V1",'
+                    f'"timestamp":"2026-01-05T{hour}:00:00Z"{told}}}'
+                )).raise_for_status()  # fmt: skip
+    said = site.refused("export", "summaries", "--output", "s.parquet")
+    assert "has the number 123456789.0000000000000000000000001, too fine for Parquet" in said
 
 
 def test_parquet_without_pyarrow_says_what_to_install(site: Site) -> None:

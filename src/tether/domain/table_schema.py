@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from tether.domain.models import EXACT
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod
 
@@ -108,7 +109,7 @@ _CONVERT: dict[ColumnKind, Callable[[Any, Callable[[Decimal], Any]], Any]] = {
 
 def fits(number: Decimal) -> bool:
     """Whether the number has at most PLACES digits after the point."""
-    exponent = number.normalize().as_tuple().exponent
+    exponent = number.normalize(EXACT).as_tuple().exponent
     return isinstance(exponent, int) and -exponent <= PLACES
 
 

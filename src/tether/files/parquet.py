@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tether.domain.errors import SetupError
-from tether.domain.models import to_json
+from tether.domain.models import EXACT, to_json
 from tether.domain.table_schema import PLACES, arrow_schema, fits, row_of
 from tether.domain.timestamps import format_instant, ms_of
 from tether.files.table import Sum, Tabular
@@ -100,7 +100,7 @@ def _json_value(value: Any) -> Any:
             # The shortest number for this float. The API's rules refuse an infinite one.
             plain = Decimal(repr(value)) if isfinite(value) else str(value)
         case Decimal():  # without trailing zeros
-            plain = Decimal(f"{value.normalize():f}")
+            plain = Decimal(f"{value.normalize(EXACT):f}")
         case datetime(tzinfo=None):
             plain = value.isoformat()
         case datetime():
