@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.webhooks.conftest import INSIDE
+from tests.webhooks.conftest import INSIDE, fill
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
@@ -154,6 +154,23 @@ def test_while_it_is_off_it_does_not_fail(
     for enabled in (False, True):
         client.patch(f"/webhooks/{hook['id']}", json={"enabled": enabled}).raise_for_status()
     assert wait(stops_at) > before
+
+
+def test_410_ends_it_also_behind_a_message_that_fails(
+    server_with_constants: Callable[..., Server], receiver: Receiver, path: str
+) -> None:
+    constants = "tether.webhooks.worker.TRIES_BEFORE_PARKING=1"
+    server = server_with_constants(constants, options=tuple(INSIDE))
+    statuses = [500, 410]
+    receiver.answer = lambda one: (statuses.pop(0), {}, b"") if one.path == path else None
+    with server.client() as client:
+        fill(client)
+        hook = add(client, receiver.url + path, types=["event.created"], enabled=False)
+        for state_of_charge in (40, 41):
+            post(client, type="VEHICLE_CHARGE_UPDATED", stateOfCharge=state_of_charge)
+        client.patch(f"/webhooks/{hook['id']}", json={"enabled": True}).raise_for_status()
+        wait(lambda: client.get(f"/webhooks/{hook['id']}").json()["status"] == "gone")
+    assert len(receiver.at(path)) == 2
 
 
 def test_an_answer_that_is_not_http(client: httpx.Client) -> None:

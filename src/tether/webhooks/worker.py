@@ -185,8 +185,6 @@ class EndpointWorker:
                 tries = parked.tries + 1
                 due_ms = None if is_last_try(tries) else self._now_ms() + _wait_ms(tries, outcome)
                 self._progress.park(msgspec.structs.replace(parked, tries=tries, due_ms=due_ms))
-                if outcome.status == 410:
-                    self._change(stopped=Status.GONE)
                 if outcome.status in _SLOW_DOWN or self._endpoint.stopped:
                     return
             if self._is_over():
@@ -201,7 +199,10 @@ class EndpointWorker:
             raise LeaseLost
         if self._endpoint.rate_mhz:
             self._next_at = monotonic() + 1000 / self._endpoint.rate_mhz
-        return await self._post(self._endpoint, messages)
+        outcome = await self._post(self._endpoint, messages)
+        if outcome.status == 410:
+            self._change(stopped=Status.GONE)
+        return outcome
 
     def _succeeded(self) -> None:
         if self._endpoint.failing_since_ms is not None:
@@ -214,11 +215,7 @@ class EndpointWorker:
         now_ms, tries = self._now_ms(), self._endpoint.tries + 1
         since_ms = self._endpoint.failing_since_ms or now_ms
         stops_ms = since_ms + STOPS_AFTER_MS
-        stopped = ""
-        if outcome.status == 410:
-            stopped = Status.GONE
-        elif now_ms >= stops_ms:
-            stopped = Status.STOPPED
+        stopped = self._endpoint.stopped or (Status.STOPPED if now_ms >= stops_ms else "")
         due_ms = min(now_ms + _wait_ms(tries, outcome), stops_ms)
         self._change(
             head=message_id, tries=tries, due_ms=due_ms, failing_since_ms=since_ms, stopped=stopped
