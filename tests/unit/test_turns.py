@@ -2,16 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from time import perf_counter, thread_time
+from typing import Any, TypeVar
 
 import pytest
 
 from tether.domain.errors import TooManyAtOnce, Unavailable
 from tether.storage.engine import Statement
 from tether.storage.sqlite.writer import LARGE, Write, WriteQueue
-from tether.storage.turns import FairQueue, LoopTurns, Turns
+from tether.storage.turns import FairQueue, LoopTurns, Turns, next_turn
 
+T = TypeVar("T")
 GOOD, BAD, WORSE = 1, 2, 3
 BUSY_S = 0.002
 LONG_S = 60.0
@@ -162,6 +165,11 @@ def test_a_turn_lasts_as_long_as_the_work_also_when_nobody_wants_it_any_more() -
     asyncio.run(scenario())
 
 
+def task(turns: LoopTurns, partner: int, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task whose work takes turns of the partner."""
+    return asyncio.create_task(work, context=turns.context_of(partner))
+
+
 def test_the_event_loop_is_shared_by_what_each_took() -> None:
     """A partner with a hundred busy tasks has about as much of the loop as one with a single."""
 
@@ -170,21 +178,48 @@ def test_the_event_loop_is_shared_by_what_each_took() -> None:
 
         async def work(partner: int, steps: int) -> int:
             for _ in range(steps):
+                await next_turn()
                 order.append(partner)
                 until = perf_counter() + BUSY_S
                 while perf_counter() < until:
                     pass
-                await asyncio.sleep(0)
             return partner
 
-        bad = [asyncio.create_task(turns.schedule(work(BAD, 5), lambda: BAD)) for _ in range(100)]
+        bad = [task(turns, BAD, work(BAD, 5)) for _ in range(100)]
         for _ in range(3):
             await asyncio.sleep(0)
-        good = asyncio.create_task(turns.schedule(work(GOOD, 10), lambda: GOOD))
+        good = task(turns, GOOD, work(GOOD, 10))
         assert await good == GOOD
         between = order[order.index(GOOD) :]
         assert between.count(BAD) < 200  # in turn it would be all that were left
         assert await asyncio.gather(*bad) == [BAD] * 100
+
+    asyncio.run(scenario())
+
+
+def test_work_begins_in_the_turn_of_its_partner() -> None:
+    """A partner whose work of one step comes a hundred times is not a hundred times as fast."""
+
+    async def scenario() -> None:
+        turns, order, done = LoopTurns(), list[int](), asyncio.Event()
+
+        async def work(partner: int) -> None:
+            order.append(partner)
+            until = thread_time() + BUSY_S
+            while thread_time() < until:
+                pass
+            if len(order) == 110:
+                done.set()
+
+        for _ in range(100):
+            turns.start(BAD, work(BAD))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for _ in range(10):
+            turns.start(GOOD, work(GOOD))
+        await done.wait()
+        assert order[: order.index(GOOD)].count(BAD) < 20
+        assert order[order.index(GOOD) :][:20].count(GOOD) >= 5
 
     asyncio.run(scenario())
 
@@ -195,63 +230,67 @@ def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged
 
         async def compute() -> None:
             for _ in range(100):
+                await next_turn()
                 order.append(BAD)
                 until = thread_time() + BUSY_S
                 while thread_time() < until:
                     pass
-                await asyncio.sleep(0)
 
         async def stand_still() -> None:
             for _ in range(5):
+                await next_turn()
                 order.append(GOOD)
                 time.sleep(3 * BUSY_S)  # noqa: ASYNC251 - that is what is tried
-                await asyncio.sleep(0)
 
-        bad = [asyncio.create_task(turns.schedule(compute(), lambda: BAD)) for _ in range(10)]
-        good = [asyncio.create_task(turns.schedule(stand_still(), lambda: GOOD)) for _ in range(10)]
+        bad = [task(turns, BAD, compute()) for _ in range(10)]
+        good = [task(turns, GOOD, stand_still()) for _ in range(10)]
         await asyncio.gather(*good)
         assert order.count(BAD) < 75  # three for each of the good ones, if those were charged
-        for task in bad:
-            task.cancel()
+        for computing in bad:
+            computing.cancel()
         await asyncio.gather(*bad, return_exceptions=True)
 
     asyncio.run(scenario())
 
 
-def test_shared_work_fails_ends_and_is_cancelled_like_any_other() -> None:
+def test_work_that_takes_turns_fails_ends_and_is_cancelled_like_any_other() -> None:
     async def scenario() -> None:
         turns = LoopTurns()
 
         async def fail() -> None:
-            await asyncio.sleep(0)
+            await next_turn()
             raise ValueError("as it should")
 
         async def keep_busy() -> None:
             until = perf_counter() + 2 * BUSY_S
             while perf_counter() < until:
                 pass
-            await asyncio.sleep(0)
+            await next_turn()
+
+        begun = asyncio.Event()
 
         async def give_up() -> str:
+            await next_turn()
+            begun.set()
             try:
                 await asyncio.sleep(LONG_S)
             except asyncio.CancelledError:
                 return "was told"
             return "was not told"
 
-        def shared(work: object) -> asyncio.Task[object]:
-            return asyncio.create_task(turns.schedule(work, lambda: BAD))  # type: ignore[arg-type]
-
-        crowd = [shared(keep_busy()) for _ in range(20)]
-        failing, waiting = shared(fail()), shared(give_up())
+        crowd = [task(turns, BAD, keep_busy()) for _ in range(20)]
         with pytest.raises(ValueError, match="as it should"):
-            await failing
+            await task(turns, BAD, fail())
+        waiting = task(turns, BAD, give_up())
+        await asyncio.gather(*crowd, begun.wait())
         waiting.cancel()
         assert await waiting == "was told"
-        late = shared(give_up())  # cancelled before it began
-        late.cancel()
-        assert await asyncio.gather(late, return_exceptions=True)
-        await asyncio.gather(*crowd)
+        late = task(turns, BAD, give_up())
+        await asyncio.sleep(0)
+        late.cancel()  # while it waits for its turn
+        (ended,) = await asyncio.gather(late, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError)
+        assert await task(turns, GOOD, asyncio.sleep(0, "others go on")) == "others go on"
 
     asyncio.run(scenario())
 

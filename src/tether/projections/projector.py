@@ -10,10 +10,9 @@ import asyncio
 import secrets
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from time import monotonic
-from typing import Any
 
 from tether.domain.errors import NotDerived, Unavailable
 from tether.projections.changes import Changes
@@ -23,7 +22,7 @@ from tether.storage.log_positions import Derivations, Position, advancing
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting
-from tether.storage.turns import Turns, wait_for_event
+from tether.storage.turns import LoopTurns, Turns, wait_for_event
 
 AT_ONCE = 10_000  # events in a portion; it usually changes a fifth as many sessions
 WRITTEN_AT_ONCE = 500  # changes in a transaction: other writes wait for it
@@ -67,7 +66,7 @@ class Projector:
         on_backlog: Callable[[int, float], None],
         on_failure: Callable[[int, Exception], None],
         *,
-        schedule: Callable[[Any, Callable[[], Hashable]], Any],
+        loop_turns: LoopTurns,
     ) -> None:
         """`on_backlog` regularly gets the number of events that wait, of all partners, and how long
         the oldest has waited. `on_failure` gets the partner and the error when a bug stops a
@@ -76,7 +75,7 @@ class Projector:
         self._engine = engine
         self._on_backlog = on_backlog
         self._on_failure = on_failure
-        self._schedule = schedule
+        self._loop_turns = loop_turns
         self._large = Turns(at_once=2, per_partner=1, patience_s=None)
         self._partners = Partners(engine)
         self._events = Events(engine)
@@ -99,8 +98,8 @@ class Projector:
         """Derives events of the partner that may wait, in the background."""
         self._noticed.add(partner)
         if partner not in self._tasks:
-            work = self._schedule(self._follow(partner), lambda: partner)
-            self._tasks[partner] = asyncio.create_task(work)
+            context = self._loop_turns.context_of(partner)
+            self._tasks[partner] = asyncio.create_task(self._follow(partner), context=context)
 
     def hurry(self, partner: int) -> None:
         """Derives at once, without collecting more events, because a reader waits."""

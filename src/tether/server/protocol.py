@@ -14,7 +14,6 @@ import logging
 import re
 from asyncio import TimerHandle
 from collections.abc import Callable, Hashable
-from functools import partial
 from secrets import token_hex
 from time import thread_time
 from types import SimpleNamespace
@@ -284,11 +283,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _begin(self, cycle: "RequestCycle", app: Any) -> None:
         """Gives the request to the application when it is its turn."""
         self._answering = cycle
-        work = self._turns.schedule(
-            cycle.run_asgi(app), partial(_partner_of, cycle, self._partner_of)
-        )
-        cycle.task = self.loop.create_task(work)
-        cycle.tasks.add(cycle.task)  # it removes itself: a callback costs more
+        self._turns.start(_partner_of(cycle, self._partner_of), cycle.run_asgi(app))
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -489,6 +484,8 @@ class RequestCycle(RequestResponseCycle):
         self._bounds = connection.bounds
 
     async def run_asgi(self, app: Any) -> None:
+        self.task = asyncio.current_task()
+        self.tasks.add(self.task)  # it removes itself: a callback costs more
         try:
             if self.flow.write_paused:  # answers must not pile up for a client that does not read
                 await self.flow.drain()

@@ -133,7 +133,7 @@ class Store:
     def projector(self) -> Projector:
         return Projector(
             self.engine, self._now_ms, self._callbacks.on_backlog, self._callbacks.on_failure,
-            schedule=self.loop_turns.schedule,
+            loop_turns=self.loop_turns,
         )  # fmt: skip
 
     @cached_property

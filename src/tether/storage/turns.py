@@ -17,6 +17,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from time import perf_counter, thread_time
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
@@ -251,9 +253,9 @@ class TimeSlice:
         self._end = perf_counter() + SLICE_S
 
     async def yield_if_over(self) -> None:
-        """Returns at once, or in the next round of the event loop. Raises Abandoned."""
+        """Returns at once, or at the next turn of the partner. Raises Abandoned."""
         if perf_counter() > self._end:
-            await asyncio.sleep(0)
+            await next_turn()
             check_wanted()
             self._end = perf_counter() + SLICE_S
 
@@ -287,118 +289,87 @@ async def in_steps(work: Steps[T]) -> T:
 
 
 class LoopTurns:
-    """Decides which tasks may take a step of the event loop now.
+    """Decides whose work takes the next step of the event loop.
 
     The event loop runs ready tasks in order. So a partner with a thousand requests under way would
-    get a thousand turns for each turn of another. Here a task takes its next step at once only
-    while there is little to do. Otherwise it waits with its partner, and some tasks go on in each
-    round of the loop. Processor time is counted, because on a full machine a step can stand still
-    for longer than it computes.
+    get a thousand turns for each turn of another. Here work waits with its partner before it
+    begins, and whenever it has computed for SLICE_S. In each round of the loop some of it goes on.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: FairQueue[Hashable, ScheduledWork[Any]] = FairQueue()
+        self._waiting: FairQueue[Hashable, Callable[[], object]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
-        self._left_s = ROUND_S
-        self.busy = False  # no task may take a step without waiting
+        self._computed_s = 0.0  # by this thread until the current step began
+        self._is_scheduled = False  # a round of the loop
 
-    def schedule(
-        self, work: Coroutine[Any, Any, T], find_partner: Callable[[], Hashable]
-    ) -> "ScheduledWork[T]":
-        """The same work in steps that take turns. `find_partner` is called if it has to wait."""
-        return ScheduledWork(self, work, find_partner)
+    def start(self, partner: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        """Starts a task for this work when it is the turn of the partner."""
+        context = self.context_of(partner)
+        self.wait(partner, lambda: self._loop.create_task(work, context=context))
 
-    def wait(self, work: "ScheduledWork[Any]", partner: Hashable) -> "asyncio.Future[None]":
-        """A future that is done when it is the turn of this work."""
-        self._waiting.put(partner, work)
-        return self._loop.create_future()
+    def context_of(self, partner: Hashable) -> Context:
+        """The context of a task whose long work takes turns of the partner: see `next_turn`."""
+        context = copy_context()
+        context.run(_works_for.set, (self, partner))
+        return context
 
-    def count(self, seconds: float) -> None:
-        """Counts the time of a step."""
-        self._left_s -= seconds
-        if self._left_s < 0 and not self.busy:
-            self.busy = True
+    def wait(self, partner: Hashable, go_on: Callable[[], object]) -> None:
+        """Calls `go_on` when it is the turn of the partner. It makes a task ready for a step."""
+        self._waiting.put(partner, go_on)
+        if not self._is_scheduled:
+            self._is_scheduled = True
             self._loop.call_soon(self._begin_round)
 
-    def charge(self, partner: Hashable, seconds: float, expected_s: float) -> None:
-        """Charges the time of a step to its partner, which was charged the expected time before."""
+    def _begin_round(self) -> None:
+        call_soon, left_s, admitted = self._loop.call_soon, ROUND_S, 0
+        while left_s > 0 and (next_work := self._waiting.pop()) is not None:
+            partner, go_on = next_work
+            expected_s = self._step_s.get(partner, USUAL_STEP_S)
+            self._waiting.charge(partner, expected_s)
+            left_s -= expected_s
+            if admitted == 1:  # the first step is not measured: other tasks run before it
+                call_soon(self._begin_step)
+            go_on()
+            if admitted:  # the event loop calls this after the step
+                call_soon(self._end_step, partner, expected_s)
+            admitted += 1
+        self._is_scheduled = len(self._waiting) > 0
+        if self._is_scheduled:
+            call_soon(self._begin_round)
+
+    def _begin_step(self) -> None:
+        self._computed_s = thread_time()
+
+    def _end_step(self, partner: Hashable, expected_s: float) -> None:
+        """Charges the partner for the difference of the step to the expected time.
+
+        Processor time counts: on a full machine a step can stand still longer than it computes.
+        """
+        computed_s = thread_time()
+        seconds = computed_s - self._computed_s
+        self._computed_s = computed_s
         self._waiting.charge(partner, seconds - expected_s)
         if len(self._step_s) > MAX_PARTNERS:
             self._step_s.clear()
         self._step_s[partner] = seconds
 
-    def _begin_round(self) -> None:
-        self._left_s, left_s = ROUND_S, ROUND_S
-        while left_s > 0 and (next_work := self._waiting.pop()) is not None:
-            partner, work = next_work
-            expected_s = self._step_s.get(partner, USUAL_STEP_S)
-            if work.admit(expected_s):
-                self._waiting.charge(partner, expected_s)
-                left_s -= expected_s
-        self.busy = len(self._waiting) > 0
-        if self.busy:
-            self._loop.call_soon(self._begin_round)
+
+_works_for: ContextVar[tuple[LoopTurns, Hashable]] = ContextVar("works_for")
 
 
-class ScheduledWork(Coroutine[Any, Any, T]):
-    """Work whose steps take turns. An exception, such as a cancellation, does not wait."""
+async def next_turn() -> None:
+    """Lets other tasks run. Returns at the next turn of the partner that this task works for."""
+    works_for = _works_for.get(None)
+    if works_for is None:
+        await asyncio.sleep(0)
+        return
+    turns, partner = works_for
+    turn = asyncio.get_running_loop().create_future()
+    turns.wait(partner, partial(_admit, turn))
+    await turn
 
-    __slots__ = ("_charged", "_expected_s", "_find_partner", "_turn", "_turns", "_work")
 
-    def __init__(
-        self, turns: LoopTurns, work: Coroutine[Any, Any, T], find_partner: Callable[[], Hashable]
-    ) -> None:
-        self._turns = turns
-        self._work = work
-        self._find_partner: Callable[[], Hashable] | None = find_partner
-        self._charged: Hashable = None  # its partner, once it had to wait
-        self._turn: asyncio.Future[None] | None = None
-        self._expected_s = 0.0
-
-    def admit(self, expected_s: float) -> bool:
-        """Lets it take a step of about this length; returns False if it does not wait any more."""
-        if self._turn is None or self._turn.done():
-            return False
-        self._turn.set_result(None)
-        self._expected_s = expected_s
-        return True
-
-    def send(self, value: Any, /) -> Any:
-        turns = self._turns
-        if turns.busy and self._turn is None:
-            if self._find_partner is not None:
-                self._charged, self._find_partner = self._find_partner(), None
-            self._turn = turns.wait(self, self._charged)
-            return next(self._turn.__await__())
-        return self._step(self._work.send, value)
-
-    def throw(self, *error: Any) -> Any:
-        try:
-            return self._step(self._work.throw, *error)
-        finally:
-            del error  # it refers to this frame
-
-    def _step(self, step: Callable[..., Any], *values: Any) -> Any:
-        self._turn = None
-        began = thread_time()
-        try:
-            return step(*values)
-        except BaseException:
-            # Breaks a cycle of references: `_find_partner`, the request, its task, this. Otherwise
-            # the memory would stay until the garbage collector runs.
-            self._find_partner = None
-            raise
-        finally:
-            del values  # they may be an error, which refers to this frame
-            seconds = thread_time() - began
-            self._turns.count(seconds)
-            if self._charged is not None:
-                self._turns.charge(self._charged, seconds, self._expected_s)
-                self._expected_s = 0.0
-
-    def close(self) -> None:
-        self._work.close()
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self._work.__await__()
+def _admit(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():  # its task may be cancelled
+        turn.set_result(None)
