@@ -466,7 +466,7 @@ def test_parquet_has_local_times_and_short_floats(site: Site) -> None:
     shown = site("import", "list.parquet", "--dry-run", "--time-zone", "Europe/Berlin").stdout
     assert '"timestamp":"2026-01-05T07:00:00.000Z"' in shown
     assert '"chargedEnergy":7.4' in shown
-    assert "It has no zone" in site("import", "list.parquet", "--dry-run").stderr
+    assert "give one with --time-zone" in site("import", "list.parquet", "--dry-run").stderr
     never = pyarrow.array([10**12], pyarrow.timestamp("s", tz="UTC"))
     pyarrow.parquet.write_table(
         pyarrow.table({**columns, "disconnectedAt": never}), site.folder / "never.parquet"

@@ -17,6 +17,7 @@ class Owner:
     """A partner with a long name, and one charger, without a position, and one vehicle."""
 
     def __init__(self, server: Server) -> None:
+        self.url = server.url
         self.key = server.key(LONG_NAME)
         self.token = new_session(server, self.key)
         self.operator = new_session(server, None)
@@ -100,3 +101,14 @@ def test_a_chart_at_rest_names_its_lines_and_no_values(owner: Owner, open_page: 
     expect(legend).to_contain_text("Taken (kW)")
     page.mouse.move(0, 0)
     assert "--" not in legend.inner_text()
+    assert page.title() == "Flexibility · Tether"  # what is loaded into the page keeps its title
+
+
+def test_without_scripts_no_room_is_kept_for_a_chart(owner: Owner, open_page: Open) -> None:
+    page = open_page(token=owner.token)
+    emulation = page.context.new_cdp_session(page)
+    emulation.send("Emulation.setScriptExecutionDisabled", {"value": True})
+    (session,) = owner.client.get("/sessions").json()
+    page.goto(f"{owner.url}{owner.path}sessions/{session['id']}")
+    expect(page.get_by_role("region", name="Events")).to_contain_text("VEHICLE_CONNECTED")
+    expect(page.locator(".chart")).to_be_hidden()

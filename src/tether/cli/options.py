@@ -97,6 +97,12 @@ def _when(text: str) -> int:
     return parse_when(text, now_ms())
 
 
+def _later(text: str) -> int:
+    if (at_ms := _when(text)) <= now_ms():
+        raise ValueError(f"{text!r} is in the past.")
+    return at_ms
+
+
 def _since(text: str) -> int:
     try:
         return now_ms() - parse_duration(text)
@@ -108,7 +114,7 @@ DATABASE = Parsed("url", _database)  # a file's path, sqlite:///path or a Postgr
 ZONE = Parsed("zone", _zone)
 SEPARATOR = Parsed("character", _separator)  # between the cells of a CSV
 RATE = Parsed("rate", parse_rate)
-WHEN = Parsed("when", _when)  # ms since 1970
+WHEN = Parsed("when", _later)  # ms since 1970
 WHEN_OR_NEVER = Parsed("when", lambda text: NEVER if text.strip() == "never" else _when(text))
 SINCE = Parsed("since", _since)  # ms since 1970; a duration means that long ago
 DURATION = Parsed("duration", parse_duration)  # ms

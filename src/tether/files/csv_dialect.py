@@ -197,7 +197,7 @@ def parse_instant_cell(name: str, cell: str, dialect: CsvDialect) -> int | None:
         text = "+00:00" if offset.upper() in ("Z", "UTC") else f"{offset[:3]}:{offset[-2:]}"
         return ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
     if dialect.zone is None:
-        raise Invalid(name, "It has no time zone.")
+        raise Invalid(name, "It has no time zone: give one with --time-zone.")
     instants = _instants_of(local, dialect.zone)
     if not instants:
         raise Invalid(

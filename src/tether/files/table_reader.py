@@ -162,7 +162,7 @@ def _members_in(line: Line) -> dict[str, Any]:
 
 def _instant_in_zone(name: str, value: Any, dialect: CsvDialect) -> Any:
     """The value. A time without a zone, as pandas writes it, gets the zone of the dialect."""
-    if dialect.zone and name in TIMES and isinstance(value, str) and is_local(value):
+    if name in TIMES and isinstance(value, str) and is_local(value):
         at_ms = parse_instant_cell(name, value, dialect)
         return value if at_ms is None else format_instant(at_ms)
     return value

@@ -65,11 +65,14 @@ def events() -> None:
 
 @events.command()
 @click.argument("file", required=False, type=click.File("rb"))
-@click.option("--type", type=EVENT_TYPE, help="What happened.")
+@click.option("--type", type=EVENT_TYPE,
+              help="What happened: connected, started, updated, stopped or disconnected."
+              )  # fmt: skip
 @click.option("--charger", "chargerId", metavar="ID", help="At which charger.")
 @click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
 @member_options(EVENT_MEMBERS)
-@click.option("--timestamp", type=INSTANT, help="When it happened.  [default: now]")
+@click.option("--timestamp", type=INSTANT,
+              help="When it happened, such as 2026-01-05T22:06:40Z.  [default: now]")  # fmt: skip
 @with_client
 def post(file: IO[bytes] | None, client: "Client", **options: Any) -> None:
     """Report an event and print its id.
