@@ -300,7 +300,8 @@ class LoopTurns:
         self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[Hashable, Callable[[], object]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
-        self._computed_s = 0.0  # by this thread until the current step began
+        self._step_began = 0.0
+        self._computed_s = 0.0  # by this thread until the last long step ended
         self._is_scheduled = False  # a round of the loop
 
     def start(self, partner: Hashable, work: Coroutine[Any, Any, None]) -> None:
@@ -322,33 +323,37 @@ class LoopTurns:
             self._loop.call_soon(self._begin_round)
 
     def _begin_round(self) -> None:
-        call_soon, left_s, admitted = self._loop.call_soon, ROUND_S, 0
+        call_soon, left_s = self._loop.call_soon, ROUND_S
+        is_measured = len(self._waiting) > 1
+        if is_measured:
+            call_soon(self._begin_step)
         while left_s > 0 and (next_work := self._waiting.pop()) is not None:
             partner, go_on = next_work
             expected_s = self._step_s.get(partner, USUAL_STEP_S)
             self._waiting.charge(partner, expected_s)
             left_s -= expected_s
-            if admitted == 1:  # the first step is not measured: other tasks run before it
-                call_soon(self._begin_step)
             go_on()
-            if admitted:  # the event loop calls this after the step
+            if is_measured:  # the event loop calls this after the step
                 call_soon(self._end_step, partner, expected_s)
-            admitted += 1
         self._is_scheduled = len(self._waiting) > 0
         if self._is_scheduled:
             call_soon(self._begin_round)
 
     def _begin_step(self) -> None:
-        self._computed_s = thread_time()
+        self._step_began = perf_counter()
 
     def _end_step(self, partner: Hashable, expected_s: float) -> None:
         """Charges the partner for the difference of the step to the expected time.
 
-        Processor time counts: on a full machine a step can stand still longer than it computes.
+        On a full machine a step can stand still for longer than it computes. A long step costs at
+        most what this thread has computed since the last long one.
         """
-        computed_s = thread_time()
-        seconds = computed_s - self._computed_s
-        self._computed_s = computed_s
+        now = perf_counter()
+        seconds, self._step_began = now - self._step_began, now
+        if seconds > SLICE_S:
+            computed_s = thread_time()  # to read it takes long
+            seconds = min(seconds, computed_s - self._computed_s)
+            self._computed_s = computed_s
         self._waiting.charge(partner, seconds - expected_s)
         if len(self._step_s) > MAX_PARTNERS:
             self._step_s.clear()
