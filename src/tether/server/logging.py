@@ -22,6 +22,7 @@ FIRST = 20  # lines of the same kind that are written in a period
 PERIOD_S = 1.0
 MAX_KINDS = 200  # that are counted apart in a period
 MAX_WAITING_BYTES = 1024 * 1024  # of lines that a thread has to write
+GATHERED_S = 0.02
 LAST_LINES_S = 1.0  # for waiting lines at the end of the process
 # If several processes write to a pipe, a write of this many bytes stays in one piece.
 _PORTION_BYTES = select.PIPE_BUF
@@ -125,6 +126,11 @@ def announce(event: str, text: str, **fields: object) -> None:
 def finish() -> None:
     """Waits until all lines are written, so that later output comes after them."""
     _error_lines.finish()
+
+
+def write_gathered() -> None:
+    """Writes the lines of the last requests. Call it before the event loop ends."""
+    _standard_error.write_gathered()
 
 
 def when_dropped(count: Callable[[int], None]) -> None:
@@ -297,8 +303,8 @@ class LineWriter:
 class _StandardError:
     """Standard error. A thread writes the lines.
 
-    All lines of one round of the event loop go to the thread together. Under load this saves most
-    of the time that logging takes.
+    The lines of GATHERED_S go to the thread together; other lines than those about requests do not
+    wait. Under load this saves most of the time that logging takes: to wake a thread is slow.
     """
 
     def __init__(self) -> None:
@@ -319,13 +325,17 @@ class _StandardError:
         except RuntimeError:  # in another thread, or the loop does not run
             self._put([line])
         else:
-            if not self._lines:
-                loop.call_soon(self._put_waiting)
             self._lines.append(line)
+            if isinstance(line, bytes):
+                loop.call_soon(self.write_gathered)
+            elif len(self._lines) == 1:
+                loop.call_later(GATHERED_S, self.write_gathered)
 
-    def _put_waiting(self) -> None:
-        lines, self._lines = self._lines, []
-        self._put(lines)
+    def write_gathered(self) -> None:
+        """Gives the lines that were gathered to the thread."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._put(lines)
 
     def _put(self, lines: list[Answered | bytes]) -> None:
         _error_lines.put(

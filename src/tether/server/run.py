@@ -142,6 +142,7 @@ async def serve(
                 # When the server stops, it closes all of these, so that no client can connect.
                 duplicates = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
                 await server.serve([listener, *duplicates])
+            logging.write_gathered()
             with suppress(TimeoutError):  # the database may be away
                 async with asyncio.timeout(LAST_WRITE_S):
                     await store.key_use.write()
