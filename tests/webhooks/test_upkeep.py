@@ -6,7 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -154,6 +154,22 @@ def test_while_it_is_off_it_does_not_fail(
     for enabled in (False, True):
         client.patch(f"/webhooks/{hook['id']}", json={"enabled": enabled}).raise_for_status()
     assert wait(stops_at) > before
+
+
+def test_a_date_without_a_zone_is_utc(
+    new_server: Callable[..., Server], receiver: Receiver, path: str
+) -> None:
+    """Of the three forms of a date in HTTP the one of C has no zone."""
+    server = new_server(*INSIDE, TZ="Etc/GMT+12")
+    at = datetime.now(UTC) + timedelta(minutes=30)
+    busy = (503, {"Retry-After": at.strftime("%a %b %d %H:%M:%S %Y")}, b"")
+    receiver.answer = lambda one: busy if one.path == path else None
+    with server.client() as client:
+        fill(client)
+        hook = add(client, receiver.url + path, types=["event.created"])
+        post(client)
+        next_at = wait(lambda: client.get(f"/webhooks/{hook['id']}").json().get("nextTryAt"))
+    assert abs(datetime.fromisoformat(next_at) - at) < timedelta(minutes=5)
 
 
 def test_410_ends_it_also_behind_a_message_that_fails(

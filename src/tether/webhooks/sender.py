@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -130,7 +131,9 @@ def _retry_after_s(text: str | None, now_ms: int) -> int | None:
     if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     try:
-        wait_s = round(parsedate_to_datetime(text).timestamp() - now_ms / 1000)
+        at = parsedate_to_datetime(text)
+        # One of the three forms has no zone, and means UTC as the others do.
+        wait_s = round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now_ms / 1000)
     except (ValueError, OverflowError):  # it is neither
         return None
     return wait_s if wait_s > 0 else None
