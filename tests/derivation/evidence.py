@@ -1148,3 +1148,168 @@ for _report in ("e=10", "e=10 t=3600"):
         11:30 stopped C1 {_report}
         11:40 stopped C1 {_report}
     """, "C1 10 !event-after-disconnect\nC2 - here")  # fmt: skip
+
+# A charge that goes on while the vehicle seems to leave -------------------------------------------
+
+for _again in ("", "09:00:15 started C1"):
+    case(f"goes on: unplugged for seconds, then '{_again}'", f"""
+        08:00 connected C1
+        08:00 started C1
+        08:30 updated C1 e=5.5 t=1800
+        09:00 updated C1 e=11 t=3600
+        09:00:10 disconnected C1
+        09:00:15 connected C1
+        {_again}
+        09:30 updated C1 e=16.5 t=5400
+        10:00 stopped C1 e=22 t=7200
+        10:05 disconnected C1
+        12:00 stopped C1 e=22 t=7200
+    """.replace("\n        \n", "\n"), "C1 11 !earlier-charge-included\nC1 11")  # fmt: skip
+    case(f"goes on: by its energy and power alone, then '{_again}'", f"""
+        08:00 connected C1
+        08:00 started C1 p=11
+        08:30 updated C1 e=5.5 p=11
+        09:00 updated C1 e=11 p=11
+        09:00:10 disconnected C1
+        09:00:15 connected C1
+        {_again}
+        09:30 updated C1 e=16.5 p=11
+        10:00 stopped C1 e=22
+        10:05 disconnected C1
+    """.replace("\n        \n", "\n"), "C1 11 !earlier-charge-included\nC1 11")  # fmt: skip
+case("goes on: the last minute of the meter comes after the plug-in", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 updated C1 e=11 t=3600
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    09:01 updated C1 e=11.2 t=3660
+    10:00 stopped C1 e=22 t=7200
+    10:05 disconnected C1
+""", "C1 11.2 !earlier-charge-included\nC1 10.8")  # fmt: skip
+case("goes on: with a stop and a start", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 stopped C1 e=11 t=3600
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    09:00:15 started C1
+    10:00 stopped C1 e=22 t=7200
+    10:05 disconnected C1
+""", "C1 11 !earlier-charge-included\nC1 11")  # fmt: skip
+case("goes on: the energy is told at the end only, and the power shows how much was before", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 disconnected C1
+    09:00:05 connected C1
+    09:00:05 started C1 p=11
+    10:00 stopped C1 e=22 t=7200
+    10:05 disconnected C1
+""", "C1 11 !earlier-charge-included\nC1 11")  # fmt: skip
+case("goes on: the energy is told at the end only, and the state of charge rose before", """
+    08:00 connected C1 s=20
+    08:00 started C1
+    09:00 updated C1 s=40
+    09:00 disconnected C1
+    09:00:05 connected C1
+    09:00:05 started C1
+    10:00 stopped C1 e=24 t=7200 s=60
+    10:05 disconnected C1
+""", "C1 12 !earlier-charge-included\nC1 12")  # fmt: skip
+case("goes on: nothing shows how much was before", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 disconnected C1
+    09:00:05 connected C1
+    10:00 stopped C1 e=11 t=7200
+    10:05 disconnected C1
+""", "C1 - !earlier-charge-included\nC1 11")  # fmt: skip
+case("goes on: the meter begins anew at the plug-in, the time does not", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 updated C1 e=11 t=3600
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    09:30 updated C1 e=5.5 t=5400
+    10:00 stopped C1 e=10.9 t=7200
+    10:05 disconnected C1
+""", "C1 11 !earlier-charge-included\nC1 10.9")  # fmt: skip
+case("goes on: twice unplugged for seconds", """
+    08:00 connected C1
+    08:00 started C1
+    08:30 updated C1 e=5.5 t=1800
+    08:30:10 disconnected C1
+    08:30:15 connected C1
+    09:00 updated C1 e=11 t=3600
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    10:00 stopped C1 e=22 t=7200
+    10:05 disconnected C1
+""", "C1 5.5 !earlier-charge-included\nC1 5.5\nC1 11")  # fmt: skip
+case("goes on: the report comes after the second unplug", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 updated C1 e=11 t=3600
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    09:00:15 started C1
+    10:00 disconnected C1
+    10:20 connected C2
+    12:00 stopped C1 e=22 t=7200
+""", "C1 11 !earlier-charge-included !event-after-disconnect\nC1 11\nC2 - here")  # fmt: skip
+case("goes on: it feeds back", """
+    08:00 connected C1
+    08:00 started C1 p=-5
+    09:00 updated C1 e=-5 t=3600 p=-5
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    10:00 stopped C1 e=-10 t=7200
+    10:05 disconnected C1
+""", "C1 -5 !earlier-charge-included\nC1 -5")  # fmt: skip
+case("goes on: it charges", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 updated C1 e=11 t=3600 p=11
+    09:00:10 disconnected C1
+    09:00:15 connected C1
+    09:30 updated C1 e=16.5 t=5400 p=11
+""", "C1 11 !earlier-charge-included\nC1 5.5 charging")  # fmt: skip
+case("goes on: it does not, the vehicle is plugged in again and charged anew", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 updated C1 e=11 t=3600 p=11
+    09:00:10 disconnected C1
+    09:01 connected C1
+    09:01 started C1 p=11
+    10:03 stopped C1 e=11.3 t=3720
+    10:05 disconnected C1
+""", "C1 11\nC1 11.3")  # fmt: skip
+case("counters since the plug-in, with a time", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 stopped C1 e=10 t=3600
+    11:00 started C1
+    12:00 stopped C1 e=18 t=7200
+    13:00 started C1
+    14:00 stopped C1 e=24 t=10800
+    14:10 disconnected C1
+""", "C1 24 !earlier-charge-included")  # fmt: skip
+case("a start is repeated, and an earlier charge at the charger has no stop", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 disconnected C1
+    12:00 connected C1
+    12:00 started C1 p=11
+    13:00 started C1
+    14:00 stopped C1 e=21
+    14:10 disconnected C1
+""", "C1 11\nC1 21 !start-repeated")  # fmt: skip
+case("an energy without a time, and an earlier charge at a lower power has no stop", """
+    08:00 connected C1
+    08:00 started C1 p=4
+    10:00 disconnected C1
+    12:00 connected C1
+    12:00 started C1 p=11
+    13:00 stopped C1 e=10
+    13:10 disconnected C1
+""", "C1 8\nC1 10")  # fmt: skip

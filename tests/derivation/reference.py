@@ -77,7 +77,8 @@ def take(sessions: list[SessionRecord], event: Event) -> None:
             )
         sessions.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
                       "periods": [], "flags": set(), "socs": [], "events": [],
-                      "told": None, "answered": False})  # fmt: skip
+                      "told": None, "answered": False,
+                      "before": may_go_on(sessions, event)})  # fmt: skip
         if event["kind"] != "CONNECTED":
             sessions[-1]["flags"].add("connect-missing")
     session = sessions[-1]
@@ -189,7 +190,9 @@ def had_time_for(session: SessionRecord, time: Decimal) -> bool:
     if not (charges := charges_of(session)):
         return False
     start, stop = meant(charges, time)
-    return time * 1000 <= stop - start + ABOUT
+    before: int = session["before"][-1]["start"] if session["before"] else session["start"]
+    longest: int = stop - start + session["start"] - before
+    return time * 1000 <= longest + ABOUT
 
 
 def plugs_in(sessions: list[SessionRecord], event: Event) -> bool:
@@ -265,7 +268,11 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
     period, ms = under_way(session), event["ms"]
     if not time and not energy:
         return None
-    free = period["start"] if period and time is None else session["start"]
+    if included := of_earlier_charges(session, period, event, ms):
+        longer = 0 if time is None else (time - included["time"]) * 1000
+        if (period or not session["periods"]) and (time is None or longer > ABOUT):
+            return None
+    free = session["start"] if time is not None else first_start(session)
     ended = session["periods"][:-1] if period else session["periods"]
     if ended and ended[-1]["energy"] is not None:
         last = ended[-1]
@@ -278,6 +285,8 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
         return None
     if time is None:
         power = left.get("power", highest(left))
+        if period and period["powers"]:
+            power = max(kw for _, kw in period["powers"])
         known = power is not None and energy is not None and charges_of(left)
         fits = bool(known) and not allows(power, energy or Decimal(0), ms - free)
     else:
@@ -288,6 +297,16 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
             idle = event["kind"] == "CHARGE_UPDATED" and not event.get("chargePower")
             fits = again and idle and period is None
     return left if fits else None
+
+
+def first_start(session: SessionRecord) -> int:
+    """When the charge under way first started: starts may be repeated."""
+    start: int = session["start"]
+    for one in session["periods"][::-1]:
+        if one["stop"] is not None and not one["cut"]:
+            break
+        start = one["start"]
+    return start
 
 
 def after_leaving(sessions: list[SessionRecord], event: Event) -> None:
@@ -335,6 +354,8 @@ def report_late(sessions: list[SessionRecord], left: SessionRecord, event: Event
         if late:
             left["flags"].add("vehicle-shared" if there else "event-after-disconnect")
         tell_late(left, event)
+        if energy is not None and sessions[-1]["before"] and left is sessions[-2]:
+            sessions[-1]["before"][0] = {**sessions[-1]["before"][0], "energy": energy}
         if energy is not None and not charges and left is not sessions[-1]:
             left["silent"] = None
         left["answered"] = left["answered"] or event["kind"] == "CHARGE_STOPPED"
@@ -378,6 +399,7 @@ def tell_late(session: SessionRecord, event: Event) -> None:
         if period["stop"] != stop:
             place = session["periods"].index(period)
             join(period, session["periods"].pop(place + 1))
+    leave_out_earlier(session, period, event)
     if event["kind"] == "CHARGE_UPDATED":
         if period["energy"] is None and energy is not None:
             read_meter(period, energy)
@@ -421,7 +443,8 @@ def begin(session: SessionRecord, ms: int, *, missing: bool = False) -> Period:
                             "start_missing": missing, "by_soc": False, "energy": None,
                             "time": None, "meters": [], "powers": [], "reported": ms,
                             "soc0": session["socs"][-1][1] if session["socs"] else None,
-                            "soc1": None, "soc1_ms": 0, "final": False})  # fmt: skip
+                            "soc1": None, "soc1_ms": 0, "final": False,
+                            "less": None, "less_s": None})  # fmt: skip
     period: Period = session["periods"][-1]
     return period
 
@@ -488,6 +511,7 @@ def updated(session: SessionRecord, event: Event) -> None:
     move_start(session, period, event.get("chargedTime"), ms)
     if "chargePower" in event:
         period["powers"].append((ms, event["chargePower"]))
+    leave_out_earlier(session, period, event)
     if energy is not None and read_meter(period, energy):
         session["flags"].add("meter-began-anew")
 
@@ -508,6 +532,7 @@ def stopped(session: SessionRecord, event: Event) -> None:
         begin(session, start_of(session, event), missing=True)
     period = joined(session, event)
     move_start(session, period, event.get("chargedTime"), ms)
+    leave_out_earlier(session, period, event)
     if is_too_long(period, event):
         session["flags"].add("charged-time-too-long")
     period["stop"] = ms
@@ -566,7 +591,7 @@ def of_it_by_time(last: Period, period: Period | None, event: Event) -> bool:
         return period is None and (creeps or fits)
     if again or period is None:
         return True
-    lengths = [since, ms - last["start"]] if last["cut"] else [since]
+    lengths = since, ms - last["start"]
     nearest = all(abs(own - length) < abs(other - length) for other in lengths)
     return last["energy"] is None and nearest
 
@@ -641,6 +666,110 @@ def join(one: Period, two: Period) -> None:
                meters=two["meters"] or one["meters"])  # fmt: skip
 
 
+# Reports that include earlier charges -------------------------------------------------------------
+
+
+def may_go_on(sessions: list[SessionRecord], event: Event) -> list[Event]:
+    """The charges of the session before, the newest first, if the last one was under way at its
+    end, or until just before this plug-in at the same charger.
+    """
+    if not sessions or sessions[-1]["charger"] != event["chargerId"]:
+        return []
+    session = sessions[-1]
+    last = session["periods"][-1] if session["periods"] else None
+    if last is None or not (last["stop_missing"] or event["ms"] - last["stop"] <= ABOUT):
+        return []
+    return charges_before(session, len(session["periods"]))
+
+
+def charges_before(session: SessionRecord, place: int) -> list[Event]:
+    """The charges of a session before the one in this place, and those that may have gone on."""
+    found: list[Event] = []
+    for one in session["periods"][:place][::-1]:
+        length = Decimal(one["stop"] - one["start"]) / 1000
+        energy, time = own_of(one, one["stop"])
+        if energy is None and None in (one["soc0"], one["soc1"]):
+            energy = Decimal(0)
+        kw = max((kw for _, kw in one["powers"]), default=None)
+        length = length if time is None else time
+        found.append({"start": one["start"], "energy": energy, "time": length, "kw": kw})
+    return [*found, *session["before"]][:REMEMBERED]
+
+
+def own_of(period: Period, until: int) -> tuple[Decimal | None, Decimal | None]:
+    """The energy and the time of a period by its events, without those of earlier charges."""
+    energy, time = told_of(period)
+    if energy is not None:
+        energy -= period["less"] or 0
+    elif period["powers"]:
+        energy = Decimal(round(by_power(period, until) * 10**6)) / 10**6
+    return energy, None if time is None else time - (period["less_s"] or 0)
+
+
+def sums_of(charges: list[Event]) -> list[Event]:
+    """The first, the first two together, and so on."""
+    found = []
+    for count in range(1, len(charges) + 1):
+        some = charges[:count]
+        energies = [one["energy"] for one in some]
+        found.append({
+            "start": some[-1]["start"],
+            "energy": None if None in energies else sum(energies, Decimal(0)),
+            "time": sum((one["time"] for one in some), Decimal(0)),
+            "kw": some[0]["kw"],
+        })  # fmt: skip
+    return found
+
+
+def of_earlier_charges(
+    session: SessionRecord, period: Period | None, event: Event, until: int
+) -> Event | None:
+    """The earlier charges that a report includes, by its time, or else by its energy."""
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    start = period["start"] if period else session["start"]
+    place = next((n for n, one in enumerate(session["periods"]) if one is period), 0)
+    if time is not None:
+        long = whole(time)
+        sums = sums_of(charges_before(session, place))[::-1]
+        apart = [
+            min(abs(until - long - one["start"]), abs(long - whole(one["time"]) - until + start))
+            for one in sums
+        ]
+        near = not sums or min(apart) > ABOUT or long <= until - start + ABOUT
+        return None if near else sums[apart.index(min(apart))]
+    if energy is None or place or (period is None and session["periods"]):
+        return None
+    since = until - (session["start"] if not period or period["start_missing"] else start)
+    told = [kw for _, kw in period["powers"]] if period else []
+    for one in sums_of(session["before"]):
+        now = max(told, default=one["kw"])
+        before = now if one["kw"] is None else one["kw"]
+        own = one["energy"]
+        if own is None or now is None or allows(now, energy, since):
+            return None
+        if 0 < own <= energy and allows(now, energy - own, since):
+            return None if allows(before, energy, whole(one["time"])) else one
+    return None
+
+
+def leave_out_earlier(session: SessionRecord, period: Period, event: Event) -> None:
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    until = event["ms"] if period["stop"] is None else min(event["ms"], period["stop"])
+    included = of_earlier_charges(session, period, event, until)
+    if time is not None:
+        period["less_s"] = included["time"] if included else None
+    if included is None:
+        return
+    session["flags"].add("earlier-charge-included")
+    if period["less"] is None and energy is not None:
+        own = included["energy"]
+        if own is None:
+            share = Fraction(energy) * Fraction(included["time"]) / Fraction(time or 1)
+            own = Decimal(round(share * 10**6)) / 10**6
+        same_way = (own <= 0 and energy <= 0) or (own >= 0 and energy >= 0)
+        period["less"] = own if same_way and abs(own) <= abs(energy) else Decimal(0)
+
+
 # What is told of a charge -------------------------------------------------------------------------
 
 
@@ -704,11 +833,13 @@ def went_on(period: Period, event: Event) -> bool:
         since = event["ms"] - period["stop"]
         return bool(event.get("chargePower")) and not power_allows(period, energy, since)
     began = event["ms"] - time * 1000
-    return period["time"] is not None and abs(began - period["start"]) <= ABOUT
+    first = period["start"] - whole(period["less_s"] or Decimal(0))
+    return period["time"] is not None and abs(began - first) <= ABOUT
 
 
 def is_too_long(period: Period, event: Event) -> bool:
-    return bool(event.get("chargedTime", 0) * 1000 > event["ms"] - period["start"] + ABOUT)
+    own = event.get("chargedTime", 0) - (period["less_s"] or 0)
+    return bool(own * 1000 > event["ms"] - period["start"] + ABOUT)
 
 
 def read_soc(
@@ -763,11 +894,11 @@ def energy_of(
         back = [max(-min(powers), Decimal(0))] if powers else []
         return energy == 0 or allows(min([most[1], *back]), -energy, ms)
 
-    energy = counted(period) if period["energy"] is None else period["energy"]
-    if energy is not None:
-        told = 0 if period["time"] is None else whole(period["time"])
+    if told_of(period)[0] is not None:
+        energy, time = own_of(period, stop)
+        told = 0 if time is None else whole(time)
         longest = max(stop - period["start"], period["reported"] - period["start"], told)
-        if not possible(energy, longest):
+        if energy is not None and not possible(energy, longest):
             flags.add("energy-above-power")
         return energy, "meter" if period["energy"] is None else "reported"
     gained = None
@@ -796,7 +927,7 @@ def session_of(session: SessionRecord, capacity: Decimal, limits: list[Limits]) 
     for period in session["periods"]:
         stop = until if period["stop"] is None else period["stop"]
         energy, source = energy_of(period, stop, capacity, most, flags)
-        time = period["time"]
+        _, time = own_of(period, stop)
         time = Decimal(stop - period["start"]) / 1000 if time is None else time
         periods.append((period["start"], period["stop"], energy, time, source))
         if energy is not None and energy > capacity:

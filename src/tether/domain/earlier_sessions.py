@@ -3,8 +3,9 @@
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +24,9 @@ RECENT = 8
 
 MAX_UPDATES = 50
 """The most late updates of an ended session that count."""
+
+MILLIONTH = Decimal("0.000001")
+"""Computed energies are rounded to a mWh."""
 
 MAX_REPORTS = 8
 """Later sessions know the reports on so many last charges of a session."""
@@ -71,6 +75,37 @@ def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:
     return EXACT.multiply(energy, Decimal(3_600_000)) <= most
 
 
+class EarlierCharge(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An earlier charge, or several that follow each other: the start of the first one, their
+    energy in kWh, their time in s, and the highest power of the last one.
+
+    The energy is None if only a state of charge tells it.
+    """
+
+    start_ms: int
+    energy: Decimal | None
+    time_s: Decimal
+    power: Decimal | None
+
+    def after(self, earlier: "EarlierCharge") -> "EarlierCharge":
+        """Both together, with the charge or the charges before."""
+        energy = None
+        if self.energy is not None and earlier.energy is not None:
+            energy = EXACT.add(self.energy, earlier.energy)
+        time_s = EXACT.add(self.time_s, earlier.time_s)
+        return EarlierCharge(earlier.start_ms, energy, time_s, self.power)
+
+    def part_of(self, energy: Decimal, time_s: Decimal) -> Decimal:
+        """What it has of a reported energy: its own, or else by its part of the time. If its own is
+        more, the meter has begun anew since, and it has nothing of it.
+        """
+        own = self.energy
+        if own is None:
+            own = EXACT.divide(EXACT.multiply(energy, self.time_s), time_s)
+            own = own.quantize(MILLIONTH, context=EXACT)
+        return own if own * energy >= 0 and abs(own) <= abs(energy) else Decimal(0)
+
+
 class EventPosition(NamedTuple):
     """The position of an event among the events of its vehicle. `seq` only orders events that the
     server stamped with the same instant: other events differ before that.
@@ -89,7 +124,7 @@ Charge = tuple[int, int]
 _SHORT = {
     "start_ms": "s", "start_rank": "r", "charger_id": "c", "lasted_ms": "d", "reports": "t",
     "power": "p", "charges": "m", "end_missing": "u", "earlier_reports": "e", "skipped": "g",
-    "updates": "n", "shared": "h", "silent": "w",
+    "updates": "n", "shared": "h", "silent": "w", "before_ms": "b",
 }  # fmt: skip
 
 
@@ -120,6 +155,8 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     """Events reported the vehicle at this charger after another event showed that it left."""
     silent: Charge | None = None
     """The last charge, if it stopped without an energy."""
+    before_ms: int = 0
+    """How much earlier its first charge may have begun, in the session before."""
 
     @property
     def end_ms(self) -> int:
@@ -211,14 +248,17 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         if not self.charges:
             return False
         first, last = matching_charges(self.charges, time_s)
-        longest_ms = self.charges[last][1] - self.charges[first][0]
+        longest_ms = self.charges[last][1] - self.charges[first][0] + self.before_ms
         return time_s * 1000 <= longest_ms + TOLERANCE_MS
 
-    def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
-        """Whether the power gives less energy since then, and an earlier charge may explain it."""
-        if energy is None or self.power is None or not self.charges:
+    def gives_more(self, energy: Decimal | None, since_ms: int, power: Decimal | None) -> bool:
+        """Whether no power gives the energy since then, and an earlier charge may explain it.
+        `power` is that of the charge under way, if it is known.
+        """
+        power = self.power if power is None else power
+        if energy is None or power is None or not self.charges:
             return False
-        return not allows(self.power, energy, since_ms)
+        return not allows(power, energy, since_ms)
 
     def late_report(self, position: EventPosition, event: Event) -> LateReport:
         """The event as a report on the session."""
@@ -314,6 +354,45 @@ def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
     return charge is not None and abs(charge[1] - charge[0] - time_s * 1000) <= TOLERANCE_MS
 
 
+def included_by_time(
+    earlier: Iterable[EarlierCharge], time_s: Decimal, start_ms: int, at_ms: int
+) -> EarlierCharge | None:
+    """The earlier charges, the newest first, that a report includes by its time: it goes back to
+    the start of the first of them, or is the time of all together.
+    """
+    time_ms, lasted_ms = milliseconds(time_s), at_ms - start_ms
+
+    def distance(charge: EarlierCharge) -> int:
+        together_ms = milliseconds(charge.time_s) + lasted_ms
+        return min(abs(at_ms - time_ms - charge.start_ms), abs(time_ms - together_ms))
+
+    together = list(accumulate(earlier, EarlierCharge.after))
+    nearest = min(reversed(together), key=distance, default=None)  # of two, the one with more
+    return nearest if nearest is not None and distance(nearest) <= TOLERANCE_MS else None
+
+
+def included_by_energy(
+    earlier: Iterable[EarlierCharge], energy: Decimal, power: Decimal | None, since_ms: int
+) -> EarlierCharge | None:
+    """The earlier charges that a report includes by its energy: no power gives all of it since
+    then, nor in the earlier charges, but it gives the rest since then.
+    """
+    for charge in accumulate(earlier, EarlierCharge.after):
+        own, now = charge.energy, charge.power if power is None else power
+        before = now if charge.power is None else charge.power
+        if own is None or now is None or before is None or allows(now, energy, since_ms):
+            return None
+        if 0 < own <= energy and allows(now, EXACT.subtract(energy, own), since_ms):
+            its_own = allows(before, energy, milliseconds(charge.time_s))
+            return None if its_own else charge
+    return None
+
+
+def milliseconds(seconds: Decimal) -> int:
+    """Seconds as whole milliseconds."""
+    return int(seconds * 1000)
+
+
 class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     """The context of a session: the last sessions before it, and the newest state of charge."""
 
@@ -322,6 +401,8 @@ class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     soc_ms: int = 0
     taken: tuple[int, ...] = ()
     """The numbers of the events of the session's first instant that came before it."""
+    continues: tuple[EarlierCharge, ...] = ()
+    """The last charges of the session before, the newest first, if they may have gone on."""
     legacy: LegacyEndedSessions | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from tether.domain.earlier_sessions import (
     SessionContext,
     Start,
     has_lasted,
+    milliseconds,
     session_of_report,
 )
 from tether.domain.models import Event, EventType
@@ -36,7 +37,6 @@ from tether.domain.session_record import (
     SessionRecord,
     in_order,
     is_too_long,
-    milliseconds,
     take_late_report,
 )
 
@@ -98,10 +98,11 @@ class SessionBuilder:
             earlier = old.ended().after(self._known_at(old))
             newest = self.context if old.soc is None else old
             numbers = tuple(ordered.position.seq for ordered in taken[:MAX_TAKEN])
-            self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
+            continues = old.charges_that_may_go_on(position)
+            self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers, continues)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
-            start_missing=position.rank != CONNECTED,
+            start_missing=position.rank != CONNECTED, continues=self.context.continues,
         )  # fmt: skip
         self.begun.append((self.session, self.context))
         return self.session
@@ -151,10 +152,10 @@ class SessionBuilder:
         The report does not fit into this session, or into its time after the last reported charge,
         and it fits a charge of the earlier session.
         """
-        energy, time_s, free_ms = event.charged_energy, event.charged_time, session.start_ms
-        charging = session.charging
-        if charging is not None and time_s is None:
-            free_ms = charging.start_ms
+        energy, time_s, charging = event.charged_energy, event.charged_time, session.charging
+        if session.goes_on(energy, time_s, position.at_ms):
+            return None
+        free_ms = session.start_ms if time_s is not None else session.first_start_ms
         done = [period for period in session.periods[-2:] if period.stop_ms is not None]
         last = done[-1] if done and done[-1].energy is not None else None
         if last is not None:
@@ -172,7 +173,8 @@ class SessionBuilder:
         if (ended := self._ended_session(session, position, event)) is None:
             return None
         if time_s is None:
-            return ended if ended.gives_more(energy, since_ms) else None
+            power = charging.power_max if charging else None
+            return ended if ended.gives_more(energy, since_ms, power) else None
         fits = energy is not None and ended.has_report(energy, time_s)
         return ended if fits or (too_long and ended.had_time_for(time_s)) else None
 
@@ -206,11 +208,7 @@ class SessionBuilder:
             self.reports.append((ended.start, report))
         else:
             earlier.reports = [*earlier.reports, report]
-        session.reports_on = sorted({*session.reports_on, ended.start})
-        session.earlier = tuple(
-            known.with_report(report) if known.start == ended.start else known
-            for known in self._known_at(session)
-        )
+        session.note_report(report, ended, self._known_at(session))
         return report.still_there
 
 
@@ -261,10 +259,9 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
         period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
     period = _joined(session, position, event, period)
-    if period.start_missing:
-        session.move_start(period, event.charged_time, position.at_ms)
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
+    session.read_report(period, event.charged_energy, event.charged_time, position.at_ms)
     if event.charged_energy is not None and period.read_meter(event.charged_energy):
         session.flag("meter-began-anew")
 
@@ -282,8 +279,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
     period = _joined(session, position, event, period)
-    if period.start_missing:
-        session.move_start(period, event.charged_time, position.at_ms)
+    session.read_report(period, event.charged_energy, event.charged_time, position.at_ms)
     if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
     period.stop_ms = position.at_ms
@@ -358,7 +354,7 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
         return period is None and (repeated or (fits and last.energy is None))
     if again or period is None:
         return True
-    others = [since_ms, at_ms - last.start_ms] if last.cut else [since_ms]
+    others = [since_ms, at_ms - last.start_ms]
     own_ms = abs(last.lasted_ms(at_ms) - time_ms)
     return last.energy is None and all(own_ms < abs(other - time_ms) for other in others)
 

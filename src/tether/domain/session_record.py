@@ -12,10 +12,12 @@ import msgspec
 
 from tether.domain.earlier_sessions import (
     MAX_REPORTS,
+    MILLIONTH,
     NO_REPORT,
     TOLERANCE_MS,
     Charge,
     ChargeReport,
+    EarlierCharge,
     EndedSession,
     EventPosition,
     LateReport,
@@ -23,7 +25,10 @@ from tether.domain.earlier_sessions import (
     Start,
     allows,
     from_legacy,
+    included_by_energy,
+    included_by_time,
     matching_charges,
+    milliseconds,
 )
 from tether.domain.models import EXACT, Event, EventType
 
@@ -105,6 +110,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     stop_missing: bool = False
     reported_ms: int = 0
     """When it was reported, if that was after the end of the session."""
+    before: ChargeReport | None = None
+    """What its reports have of earlier charges."""
 
     @property
     def counted(self) -> Decimal | None:
@@ -124,6 +131,24 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def is_unreported(self) -> bool:
         """Whether it ended without a STOPPED event, and its energy is not known."""
         return self.energy is None and (self.stop_missing or self.cut)
+
+    @property
+    def own_time_s(self) -> Decimal | None:
+        """The reported time, without that of earlier charges."""
+        if self.time_s is None or self.before is None or self.before.time_s is None:
+            return self.time_s
+        return EXACT.subtract(self.time_s, self.before.time_s)
+
+    def own_energy(self, lasted_ms: int) -> Decimal | None:
+        """The energy by the best source that does not depend on the vehicle, without that of
+        earlier charges.
+        """
+        reported = self.counted if self.energy is None else self.energy
+        if reported is None:
+            energy = self.by_power(lasted_ms)
+            return None if energy is None else energy.quantize(MILLIONTH, context=EXACT)
+        included = None if self.before is None else self.before.energy
+        return reported if included is None else EXACT.subtract(reported, included)
 
     def lasted_ms(self, until_ms: int) -> int:
         """The length of the period, or its length up to an instant if it is active."""
@@ -217,8 +242,11 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         if time_s is None:
             same = bool(event.charge_power) and not self.allows(energy, at_ms - self.stop_ms)
         else:
+            first_ms = self.start_ms
+            if self.before is not None and self.before.time_s is not None:
+                first_ms -= milliseconds(self.before.time_s)
             began_ms = at_ms - time_s * 1000
-            same = self.time_s is not None and abs(began_ms - self.start_ms) <= TOLERANCE_MS
+            same = self.time_s is not None and abs(began_ms - first_ms) <= TOLERANCE_MS
         if same:
             self.energy, self.time_s, self.stop_ms, self.soc_final = energy, time_s, at_ms, False
         return same
@@ -325,6 +353,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     soc_ms: int = 0
     reports: list[LateReport] = []
     """Reports on it after another session had begun."""
+    continues: tuple[EarlierCharge, ...] = ()
+    """The last charges of the session before, with what was reported of them since then."""
     earlier: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
     """The known earlier sessions, if events of this session have reported on one of them."""
     reports_on: list[Start] = msgspec.field(default_factory=list, name="told")
@@ -366,6 +396,18 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return None
 
     @property
+    def first_start_ms(self) -> int:
+        """The start of the charge under way, or its first one if it was repeated; or else of the
+        session.
+        """
+        start_ms = self.start_ms
+        for period in reversed(self.periods):
+            if period.stop_ms is not None and not period.cut:
+                break
+            start_ms = period.start_ms
+        return start_ms
+
+    @property
     def newest_here(self) -> EventPosition:
         """The position of its newest event at this charger."""
         return self.here or self.last
@@ -375,7 +417,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """The session as partners see it, without other sessions, chargers or single events."""
         last = self.last._replace(charger_id=self.charger_id)
         return msgspec.structs.replace(
-            self, last=last, here=None, earlier=None, reports_on=[], readings=None
+            self, last=last, here=None, earlier=None, reports_on=[], readings=None, continues=()
         )
 
     def with_readings(self, readings: list[EventReading] | None) -> "SessionRecord":
@@ -413,6 +455,98 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             free_ms = self.free_from(self.periods.index(period))
             began_ms = max(free_ms, until_ms - milliseconds(time_s))
             period.start_ms = min(period.start_ms, began_ms)
+
+    def earlier_charges(self, period: PeriodRecord | None) -> list[EarlierCharge]:
+        """The last charges before the period, the newest first, also those of the session before
+        that may have gone on.
+        """
+        found: list[EarlierCharge] = []
+        for charge in reversed(self.periods):
+            if charge is period or (period is not None and charge.start_ms > period.start_ms):
+                continue
+            lasted_ms = charge.lasted_ms(self.lasts_to_ms)
+            energy, time_s = charge.own_energy(lasted_ms), charge.own_time_s
+            if energy is None and None in (charge.soc_start, charge.soc_end):
+                energy = Decimal(0)  # nothing tells it: all that is reported later counts later
+            time_s = Decimal(lasted_ms) / 1000 if time_s is None else time_s
+            found.append(EarlierCharge(charge.start_ms, energy, time_s, charge.power_max))
+        return [*found, *self.continues][:MAX_REPORTS]
+
+    def charges_that_may_go_on(self, position: EventPosition) -> tuple[EarlierCharge, ...]:
+        """The last charges, if the last one ran at the end, or until just before the vehicle was
+        plugged in again at this charger.
+        """
+        last = self.periods[-1] if self.periods else None
+        if last is None or last.stop_ms is None or position.charger_id != self.charger_id:
+            return ()
+        late = position.at_ms - last.stop_ms > TOLERANCE_MS
+        return () if late and not last.stop_missing else tuple(self.earlier_charges(None))
+
+    def included_charge(
+        self,
+        period: PeriodRecord | None,
+        energy: Decimal | None,
+        time_s: Decimal | None,
+        at_ms: int,
+    ) -> EarlierCharge | None:
+        """The earlier charges that a report includes; `period` is None if it begins a charge.
+
+        By their energy alone only those of the session before are found.
+        """
+        start_ms = self.start_ms if period is None else period.start_ms
+        if time_s is not None:
+            if milliseconds(time_s) <= at_ms - start_ms + TOLERANCE_MS:
+                return None
+            return included_by_time(self.earlier_charges(period), time_s, start_ms, at_ms)
+        if energy is None or not self.continues or period not in (None, *self.periods[:1]):
+            return None
+        power = None if period is None else period.power_max
+        start_ms = self.start_ms if period is None or period.start_missing else start_ms
+        return included_by_energy(self.continues, energy, power, at_ms - start_ms)
+
+    def goes_on(self, energy: Decimal | None, time_s: Decimal | None, at_ms: int) -> bool:
+        """Whether a report shows that an earlier charge has gone on in the one under way."""
+        period = self.charging
+        if period is None and self.periods:
+            return False
+        charge = self.included_charge(period, energy, time_s, at_ms)
+        longer_s = None if charge is None or time_s is None else time_s - charge.time_s
+        return charge is not None and (longer_s is None or longer_s * 1000 > TOLERANCE_MS)
+
+    def note_report(
+        self, report: LateReport, ended: EndedSession, known: tuple[EndedSession, ...]
+    ) -> None:
+        """Notes that an event of this session has reported on one of the known earlier ones."""
+        self.reports_on = sorted({*self.reports_on, ended.start})
+        self.earlier = tuple(
+            old.with_report(report) if old.start == ended.start else old for old in known
+        )
+        if ended.start == known[-1].start and self.continues and report.energy is not None:
+            last, *others = self.continues
+            self.continues = (msgspec.structs.replace(last, energy=report.energy), *others)
+
+    def read_report(
+        self, period: PeriodRecord, energy: Decimal | None, time_s: Decimal | None, at_ms: int
+    ) -> None:
+        """Finds by a report on the charge under way when it began, and what is of earlier ones."""
+        self.move_start(period, time_s, at_ms)
+        self.leave_out_earlier(period, energy, time_s, at_ms)
+
+    def leave_out_earlier(
+        self, period: PeriodRecord, energy: Decimal | None, time_s: Decimal | None, at_ms: int
+    ) -> None:
+        """Leaves out of the period what a report on it has of earlier charges."""
+        until_ms = at_ms if period.stop_ms is None else min(at_ms, period.stop_ms)
+        included = self.included_charge(period, energy, time_s, until_ms)
+        known = None if period.before is None else period.before.energy
+        if included is None:
+            if time_s is not None and period.before is not None:
+                period.before = ChargeReport(known)
+            return
+        if known is None and energy is not None:
+            known = included.part_of(energy, included.time_s if time_s is None else time_s)
+        period.before = ChargeReport(known, None if time_s is None else included.time_s)
+        self.flag("earlier-charge-included")
 
     def charge_spans(self) -> list[Charge]:
         """The start and the stop of each charge period, within the session."""
@@ -519,6 +653,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
             tuple(reports[-MAX_REPORTS:]), last.power_max if last else None,
             tuple(charges[-MAX_REPORTS:]), self.end_missing, silent=silent,
+            before_ms=self.start_ms - self.continues[-1].start_ms if self.continues else 0,
         )  # fmt: skip
 
 
@@ -572,6 +707,7 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
     period = _late_period(session, report)
     if period is None:
         return
+    session.leave_out_earlier(period, energy, time_s, report.at_ms)
     if report.type is EventType.VEHICLE_CHARGE_UPDATED:
         if period.energy is None and energy is not None:
             period.read_meter(energy)
@@ -630,11 +766,8 @@ def with_reports(session: SessionRecord) -> SessionRecord:
     return whole
 
 
-def milliseconds(seconds: Decimal) -> int:
-    """Seconds as whole milliseconds."""
-    return int(seconds * 1000)
-
-
 def is_too_long(period: PeriodRecord, at_ms: int, time_s: Decimal | None) -> bool:
     """Whether a report at that instant has a longer time than has passed."""
+    if time_s is not None and period.before is not None:
+        time_s -= period.before.time_s or 0
     return time_s is not None and time_s * 1000 > at_ms - period.start_ms + TOLERANCE_MS

@@ -46,7 +46,8 @@ def totals_of(session: SessionRecord) -> SessionTotals:
         for period in record.periods:
             lasted_ms = period.lasted_ms(session.end_ms)
             taken = _energy(period, lasted_ms)
-            time = lasted_ms if period.time_s is None else _whole(period.time_s, 3)
+            time_s = period.own_time_s
+            time = lasted_ms if time_s is None else _whole(time_s, 3)
             charged += time
             if period.power_max is not None:
                 powers.append(_whole(period.power_max, 6))

@@ -59,6 +59,8 @@ FLAGS = {
     "0.22 where 22 is meant, or as 0 where it is not known.",
     "charged-time-too-long": "A charge reported over two minutes more than lie between the "
     "timestamps of its start and stop: a clock was wrong.",
+    "earlier-charge-included": "A report included an earlier charge, which counts there: only the "
+    "rest counts here.",
     "periods-merged": "There are more than 1,000 charge periods: the last one shown takes in all "
     "that follow.",
     "energy-above-capacity": "A charge took more energy than the vehicle can store.",
@@ -71,7 +73,7 @@ FLAGS = {
 _SHOWN_FLAGS = {name: Flag(name=name, message=message) for name, message in FLAGS.items()}
 
 _ZERO, _ONE, _HOUR_S = Decimal(0), Decimal(1), Decimal(3600)
-_THOUSANDTH, _MILLIONTH = Decimal("0.001"), Decimal("0.000001")
+_THOUSANDTH = Decimal("0.001")
 
 GREATEST = Decimal(10) ** 9
 """Numbers in events are smaller. A computed number that is not smaller counts as unknown."""
@@ -175,7 +177,8 @@ def _period(
         flags.add("power-above-vehicle")
     lasted_ms = period.lasted_ms(until_ms)
     energy, source = _energy(period, lasted_ms, known, flags)
-    charged_time = seconds(lasted_ms) if period.time_s is None else period.time_s
+    time_s = period.own_time_s
+    charged_time = seconds(lasted_ms) if time_s is None else time_s
     if energy is not None and energy > known.vehicle.charge_capacity:
         flags.add("energy-above-capacity")
     if source is EnergySource.REPORTED or source is EnergySource.METER:
@@ -218,13 +221,13 @@ def energy_of_events(
     period: PeriodRecord, lasted_ms: int
 ) -> tuple[Decimal | None, EnergySource | None]:
     """The energy of the period from the best source that does not depend on the vehicle."""
+    if (energy := period.own_energy(lasted_ms)) is None:
+        return None, None
     if period.energy is not None:
-        return period.energy, EnergySource.REPORTED
+        return energy, EnergySource.REPORTED
     if period.metered is not None:
-        return period.counted, EnergySource.METER
-    if (energy := period.by_power(lasted_ms)) is not None:
-        return rounded(energy, _MILLIONTH), EnergySource.POWER
-    return None, None
+        return energy, EnergySource.METER
+    return plain(energy), EnergySource.POWER
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:

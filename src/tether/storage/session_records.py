@@ -81,7 +81,8 @@ class SessionRow(NamedTuple):
     @property
     def visible_part(self) -> "SessionRow":
         """The row with only what partners see, and the keys by which they find it."""
-        return self._replace(before="", seen=None, course=None, **UNKNOWN._asdict())
+        body = text_of(msgspec.structs.replace(self.derived[0], readings=[], continues=()))
+        return self._replace(before="", body=body, seen=None, course=None, **UNKNOWN._asdict())
 
     @property
     def start(self) -> Start:
