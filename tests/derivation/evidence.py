@@ -1313,3 +1313,45 @@ case("an energy without a time, and an earlier charge at a lower power has no st
     13:00 stopped C1 e=10
     13:10 disconnected C1
 """, "C1 8\nC1 10")  # fmt: skip
+case("late: two sessions without a stop, and the report of the first one comes first", """
+    08:00 connected C1
+    08:00 started C1 p=8
+    09:30 disconnected C1
+    10:00 connected C1
+    10:00 started C1 p=4
+    17:00 disconnected C1
+    20:00 stopped C1 e=10 t=4800
+    21:00 stopped C1 e=25 t=24000
+""", "C1 10 !event-after-disconnect\nC1 25")  # fmt: skip
+case("a stop without a time is repeated during the next charge, and ends it too early", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 stopped C1 e=10
+    09:00 disconnected C1
+    09:05 connected C1
+    09:05 started C1 p=11
+    10:15 stopped C1 e=10
+    11:05 stopped C1 e=21
+    11:05 disconnected C1
+""", "C1 10\nC1 21 !stop-repeated")  # fmt: skip
+for _kind in ("updated", "stopped"):
+    case(f"repeated: {_kind} without a time during the next session", f"""
+        08:00 connected C1
+        08:00 started C1 p=11
+        10:00 stopped C1 e=20
+        10:00 disconnected C1
+        10:05 connected C1
+        10:05 started C1 p=11
+        10:30 {_kind} C1 e=20
+        11:05 stopped C1 e=10.5
+        11:05 disconnected C1
+    """, "C1 20\nC1 10.5 clean")  # fmt: skip
+case("a start is lost, and the power is higher than that of the charge before", """
+    08:00 connected C1
+    08:00 started C1 p=4
+    09:00 stopped C1 e=4
+    09:30 updated C1 e=2.5 p=11
+    10:00 updated C1 e=8 p=11
+    10:15 stopped C1 e=10.5
+    10:20 disconnected C1
+""", "C1 14.5 !start-missing")  # fmt: skip

@@ -77,7 +77,7 @@ def take(sessions: list[SessionRecord], event: Event) -> None:
             )
         sessions.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
                       "periods": [], "flags": set(), "socs": [], "events": [],
-                      "told": None, "answered": False,
+                      "told": None, "answered": False, "shared": False,
                       "before": may_go_on(sessions, event)})  # fmt: skip
         if event["kind"] != "CONNECTED":
             sessions[-1]["flags"].add("connect-missing")
@@ -113,9 +113,9 @@ def left_at(sessions: list[SessionRecord], event: Event) -> Any:
                 return one
             if None in (energy, time):
                 break
-        for one in known:
-            if charges_of(one) and (time is None or had_time_for(one, time)):
-                return one
+        fits = [one for one in known if spare(one, time) is not None]
+        if fits:
+            return fits[0] if time is None else min(fits, key=lambda one: spare(one, time) or 0)
     return known[0] if known else None
 
 
@@ -186,13 +186,21 @@ def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, in
     return min(newest_first + both, key=lambda c: abs(c[1] - c[0] - time * 1000))
 
 
-def had_time_for(session: SessionRecord, time: Decimal) -> bool:
+def spare(session: SessionRecord, time: Decimal | None) -> int | None:
+    """By how much a charge of which no STOPPED told can have been longer; None: not so long."""
     if not (charges := charges_of(session)):
-        return False
+        return None
+    time = time or Decimal(0)
     start, stop = meant(charges, time)
     before: int = session["before"][-1]["start"] if session["before"] else session["start"]
-    longest: int = stop - start + session["start"] - before
-    return time * 1000 <= longest + ABOUT
+    left: int = stop - start - whole(time)
+    if left < -ABOUT:
+        left += session["start"] - before
+    return None if left < -ABOUT else abs(left)
+
+
+def had_time_for(session: SessionRecord, time: Decimal) -> bool:
+    return spare(session, time) is not None
 
 
 def plugs_in(sessions: list[SessionRecord], event: Event) -> bool:
@@ -287,7 +295,8 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
         power = left.get("power", highest(left))
         if period and period["powers"]:
             power = max(kw for _, kw in period["powers"])
-        known = power is not None and energy is not None and charges_of(left)
+        told = power is not None and energy is not None
+        known = told and (charges_of(left) or is_known(left, energy, None))
         fits = bool(known) and not allows(power, energy or Decimal(0), ms - free)
     else:
         again = energy is not None and is_known(left, energy, time)
@@ -350,7 +359,8 @@ def report_late(sessions: list[SessionRecord], left: SessionRecord, event: Event
     new = bool(charges) or bool(told_now)
     if event["kind"] == "CHARGE_UPDATED":
         new = new and energy is not None and energy != (told[-1][0] if told else None)
-    if new or (there and "vehicle-shared" not in left["flags"]):
+    if new or (there and not left["shared"]):
+        left["shared"] = left["shared"] or there
         if late:
             left["flags"].add("vehicle-shared" if there else "event-after-disconnect")
         tell_late(left, event)
@@ -608,7 +618,7 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
     if last["energy"] is None:
         return not event.get("chargePower")
     since, stopped = ms - last["stop"], event["kind"] == "CHARGE_STOPPED"
-    if not power_allows(last, energy, since) or (stopped and since <= ABOUT):
+    if not allows_since(last, event) or (stopped and since <= ABOUT):
         return True
     return bool(not stopped and energy > last["energy"] and not event.get("chargePower"))
 
@@ -788,6 +798,14 @@ def power_allows(period: Period, energy: Decimal, ms: int, before: Period | None
     return not powers or allows(max(kw for _, kw in powers), energy, ms)
 
 
+def allows_since(period: Period, event: Event) -> bool:
+    """By the highest power that was told of it, or that the event tells, since its stop."""
+    told = [kw for _, kw in period["powers"]]
+    if "chargePower" in event:
+        told.append(event["chargePower"])
+    return not told or allows(max(told), event["chargedEnergy"], event["ms"] - period["stop"])
+
+
 def counted(period: Period) -> Decimal | None:
     """What the meter has counted; `meters` are its last readings before it began anew each time."""
     return sum(period["meters"], Decimal(0)) if period["meters"] else None
@@ -830,8 +848,10 @@ def went_on(period: Period, event: Event) -> bool:
     if energy is None or period["energy"] is None or energy <= period["energy"]:
         return False
     if time is None:
-        since = event["ms"] - period["stop"]
-        return bool(event.get("chargePower")) and not power_allows(period, energy, since)
+        stopped = event["kind"] == "CHARGE_STOPPED"
+        if stopped and event["ms"] - period["stop"] <= ABOUT:
+            return True
+        return bool(stopped or event.get("chargePower")) and not allows_since(period, event)
     began = event["ms"] - time * 1000
     first = period["start"] - whole(period["less_s"] or Decimal(0))
     return period["time"] is not None and abs(began - first) <= ABOUT

@@ -243,20 +243,32 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             updates=self.updates + 1,
         )
 
+    def spare_ms(self, time_s: Decimal) -> int | None:
+        """How much longer than this the matching charge without a STOPPED event can have been; None
+        if it was shorter, or if there is none.
+        """
+        if not self.charges:
+            return None
+        first, last = matching_charges(self.charges, time_s)
+        spare_ms = self.charges[last][1] - self.charges[first][0] - milliseconds(time_s)
+        if spare_ms < -TOLERANCE_MS:
+            spare_ms += self.before_ms
+        return None if spare_ms < -TOLERANCE_MS else abs(spare_ms)
+
     def had_time_for(self, time_s: Decimal) -> bool:
         """Whether a charge without a STOPPED event can have taken so long."""
-        if not self.charges:
-            return False
-        first, last = matching_charges(self.charges, time_s)
-        longest_ms = self.charges[last][1] - self.charges[first][0] + self.before_ms
-        return time_s * 1000 <= longest_ms + TOLERANCE_MS
+        return self.spare_ms(time_s) is not None
 
     def gives_more(self, energy: Decimal | None, since_ms: int, power: Decimal | None) -> bool:
-        """Whether no power gives the energy since then, and an earlier charge may explain it.
+        """Whether no power gives the energy since then, and it is known, or an earlier charge may
+        explain it.
+
         `power` is that of the charge under way, if it is known.
         """
         power = self.power if power is None else power
-        if energy is None or power is None or not self.charges:
+        if energy is None or power is None:
+            return False
+        if not self.charges and not self.has_report(energy, None):
             return False
         return not allows(power, energy, since_ms)
 
@@ -343,10 +355,14 @@ def session_of_report(
             return session
         if energy is None or time_s is None:
             break
+    found, least_ms = ended[-1] if ended else None, None
     for session in reversed(ended):
-        if session.charges and (time_s is None or session.had_time_for(time_s)):
+        spare_ms = session.spare_ms(time_s or Decimal(0))
+        if spare_ms is not None and time_s is None:
             return session
-    return ended[-1] if ended else None
+        if spare_ms is not None and (least_ms is None or spare_ms < least_ms):
+            found, least_ms = session, spare_ms
+    return found
 
 
 def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:

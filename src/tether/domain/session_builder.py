@@ -375,7 +375,7 @@ def _is_by_energy(
     if last.energy is None:
         return not event.charge_power
     since_ms = at_ms - last.stop_ms
-    if not last.allows(energy, since_ms) or (stopped and since_ms <= TOLERANCE_MS):
+    if not last.allows_since(event, at_ms) or (stopped and since_ms <= TOLERANCE_MS):
         return True
     return not stopped and energy > last.energy and not event.charge_power
 

@@ -176,6 +176,13 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             power = before.power_max
         return energy is None or power is None or allows(power, energy, during_ms)
 
+    def allows_since(self, event: Event, at_ms: int) -> bool:
+        """Whether the reported powers allow the energy of the event in the time since the stop."""
+        assert self.stop_ms is not None
+        told = [power for power in (self.power_max, event.charge_power) if power is not None]
+        energy = event.charged_energy
+        return energy is None or not told or allows(max(told), energy, at_ms - self.stop_ms)
+
     def by_power(self, lasted_ms: int) -> Decimal | None:
         """The energy in kWh by the readings of the power, over this time from the start.
 
@@ -240,7 +247,10 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         if energy is None or self.energy is None or self.stop_ms is None or energy <= self.energy:
             return False
         if time_s is None:
-            same = bool(event.charge_power) and not self.allows(energy, at_ms - self.stop_ms)
+            stopped = event.type is EventType.VEHICLE_CHARGE_STOPPED
+            corrects = stopped and at_ms - self.stop_ms <= TOLERANCE_MS
+            shows = stopped or bool(event.charge_power)
+            same = corrects or (shows and not self.allows_since(event, at_ms))
         else:
             first_ms = self.start_ms
             if self.before is not None and self.before.time_s is not None:
