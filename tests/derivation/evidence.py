@@ -1355,3 +1355,20 @@ case("a start is lost, and the power is higher than that of the charge before", 
     10:15 stopped C1 e=10.5
     10:20 disconnected C1
 """, "C1 14.5 !start-missing")  # fmt: skip
+for _again in (
+    "",
+    """09:00:20 disconnected C1
+        09:00:25 connected C1""",
+):
+    case(f"an older reading is repeated just after the next start '{_again}'", f"""
+        08:00 connected C1
+        08:00 started C1
+        09:00 stopped C1 e=8 t=3600
+        {_again}
+        09:00:30 started C1
+        09:01 updated C1 e=7.8 t=3540
+        09:10 updated C1 e=1 t=540
+        10:00 stopped C1 e=6 t=3570
+        10:05 disconnected C1
+    """.replace("\n        \n", "\n"),
+    "C1 8 !update-after-stop\nC1 6" if _again else "C1 14 !update-after-stop")  # fmt: skip

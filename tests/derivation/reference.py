@@ -493,6 +493,9 @@ def started(session: SessionRecord, event: Event) -> None:
 
 def updated(session: SessionRecord, event: Event) -> None:
     period, ms, energy = under_way(session), event["ms"], event.get("chargedEnergy")
+    if is_older(session, event):
+        session["flags"].add("update-after-stop")
+        return
     if ended := of_ended(session, event):
         session["flags"].add("update-after-stop")
         if period is None and went_on(ended, event):
@@ -760,6 +763,18 @@ def of_earlier_charges(
         if 0 < own <= energy and allows(now, energy - own, since):
             return None if allows(before, energy, whole(one["time"])) else one
     return None
+
+
+def is_older(session: SessionRecord, event: Event) -> bool:
+    """Whether it tells an earlier reading of an earlier charge, by its start, time and energy."""
+    period, energy, time = under_way(session), event.get("chargedEnergy"), event.get("chargedTime")
+    if None in (energy, time) or (period is None and session["periods"]):
+        return False
+    included = of_earlier_charges(session, period, event, event["ms"])
+    if included is None or included["energy"] is None:
+        return False
+    longer = (event["chargedTime"] - included["time"]) * 1000 > ABOUT
+    return not longer and abs(event["chargedEnergy"]) <= abs(included["energy"])
 
 
 def leave_out_earlier(session: SessionRecord, period: Period, event: Event) -> None:

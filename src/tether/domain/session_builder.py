@@ -242,6 +242,9 @@ def _start(session: SessionRecord, position: EventPosition, event: Event) -> Non
 def _update(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """Updates the charge under way or one that has ended, or shows that a charge is under way."""
     period = session.charging
+    if session.repeats_earlier(event.charged_energy, event.charged_time, position.at_ms):
+        session.flag("update-after-stop")
+        return
     if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         session.flag("update-after-stop")
         if period is None and ended.continue_with(event, position.at_ms):

@@ -332,7 +332,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
 class EventReading(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
     """The readings of an event, `after_ms` after the start of its session. It has a power only if
-    the event is at the session's charger.
+    a charge of the session has read it.
     """
 
     after_ms: int
@@ -542,6 +542,17 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.move_start(period, time_s, at_ms)
         self.leave_out_earlier(period, energy, time_s, at_ms)
 
+    def repeats_earlier(self, energy: Decimal | None, time_s: Decimal | None, at_ms: int) -> bool:
+        """Whether a report tells an earlier reading of an earlier charge: it goes back to the start
+        of that charge, but is neither longer nor of more energy.
+        """
+        if energy is None or time_s is None or (self.charging is None and self.periods):
+            return False
+        charge = self.included_charge(self.charging, energy, time_s, at_ms)
+        if charge is None or charge.energy is None or abs(energy) > abs(charge.energy):
+            return False
+        return (time_s - charge.time_s) * 1000 <= TOLERANCE_MS
+
     def leave_out_earlier(
         self, period: PeriodRecord, energy: Decimal | None, time_s: Decimal | None, at_ms: int
     ) -> None:
@@ -615,7 +626,9 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.here = self.newest_here if elsewhere else None
         self.last = position
         if self.readings is not None and len(self.readings) < MAX_READINGS:
-            power = None if elsewhere else event.charge_power
+            newest = self.periods[-1] if self.periods and not elsewhere else None
+            read = newest is not None and newest.power_ms == position.at_ms
+            power = event.charge_power if read else None
             self.readings.append(
                 EventReading(position.at_ms - self.start_ms, event.state_of_charge, power)
             )
