@@ -153,8 +153,6 @@ class SessionBuilder:
         and it fits a charge of the earlier session.
         """
         energy, time_s, charging = event.charged_energy, event.charged_time, session.charging
-        if session.goes_on(energy, time_s, position.at_ms):
-            return None
         free_ms = session.start_ms if time_s is not None else session.first_start_ms
         done = [period for period in session.periods[-2:] if period.stop_ms is not None]
         last = done[-1] if done and done[-1].energy is not None else None
@@ -166,6 +164,8 @@ class SessionBuilder:
             idle = charging is None and event.type is EventType.VEHICLE_CHARGE_UPDATED
             if not idle or event.charge_power or energy is None:
                 return None
+        elif session.goes_on(energy, time_s, position.at_ms):
+            return None
         if last is not None:
             began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.report.covers(energy, time_s):

@@ -505,7 +505,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """
         start_ms = self.start_ms if period is None else period.start_ms
         if time_s is not None:
-            if milliseconds(time_s) <= at_ms - start_ms + TOLERANCE_MS:
+            if time_s * 1000 <= at_ms - start_ms + TOLERANCE_MS:
                 return None
             return included_by_time(self.earlier_charges(period), time_s, start_ms, at_ms)
         if energy is None or not self.continues or period not in (None, *self.periods[:1]):
@@ -546,9 +546,10 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """Whether a report tells an earlier reading of an earlier charge: it goes back to the start
         of that charge, but is neither longer nor of more energy.
         """
-        if energy is None or time_s is None or (self.charging is None and self.periods):
+        period = self.charging
+        if energy is None or time_s is None or (period is None and self.periods):
             return False
-        charge = self.included_charge(self.charging, energy, time_s, at_ms)
+        charge = self.included_charge(period, energy, time_s, at_ms)
         if charge is None or charge.energy is None or abs(energy) > abs(charge.energy):
             return False
         return (time_s - charge.time_s) * 1000 <= TOLERANCE_MS
@@ -557,6 +558,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self, period: PeriodRecord, energy: Decimal | None, time_s: Decimal | None, at_ms: int
     ) -> None:
         """Leaves out of the period what a report on it has of earlier charges."""
+        if time_s is None and not self.continues:
+            return
         until_ms = at_ms if period.stop_ms is None else min(at_ms, period.stop_ms)
         included = self.included_charge(period, energy, time_s, until_ms)
         known = None if period.before is None else period.before.energy
