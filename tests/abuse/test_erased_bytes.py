@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import tether_ok
 from tests.conftest import TETHER, Server
-from tests.sql import query
+from tests.sql import execute, query
 from tests.wire import Partner
 
 KEPT, GONE = "KEPTVEHICLE", "GONEVEHICLE"
@@ -84,6 +84,25 @@ def test_on_postgres_the_room_of_an_erased_partner_is_free_again(
     tether_ok("partners", "delete", "gone", "--yes", "--database", database)
     for table in ("events", "vehicles", "sessions"):
         assert query(database, f"SELECT pg_relation_size('{table}')") == [(0,)]
+    assert server.failures() == []
+
+
+def test_on_postgres_the_statistics_have_no_erased_ids(
+    new_postgres_database: Callable[[], str], new_server: Callable[..., Server]
+) -> None:
+    database = new_postgres_database()
+    server = new_server(database=database)
+    kept, gone = server.key("kept"), server.key("gone")
+    report(server, kept, KEPT, 0)
+    report(server, gone, GONE, 0)
+    execute(database, "ANALYZE")
+    naming = (
+        "SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = current_schema() AND strpos("
+        f"concat(CAST(most_common_vals AS TEXT), CAST(histogram_bounds AS TEXT)), '{GONE}') > 0"
+    )
+    assert len(query(database, naming)) >= 3
+    tether_ok("partners", "delete", "gone", "--yes", "--database", database)
+    assert query(database, naming) == []
     assert server.failures() == []
 
 

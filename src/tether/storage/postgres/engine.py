@@ -110,15 +110,15 @@ class PostgresEngine:
         return {name: pool.connections() for name, pool in self._pools.items()}
 
     async def erase_deleted(self) -> None:
-        """Frees the room of deleted rows in the tables that the role owns. Until the room is used
-        again, the rows may still be on the disk.
+        """Frees the room of deleted rows in the tables that the role owns, and removes their values
+        from the statistics. Until the room is used again, the rows may still be on the disk.
         """
 
         async def vacuum(connection: Connection) -> None:
             cursor = await connection.execute(TABLES)
             for (table,) in await cursor.fetchall():
                 if table in migrate.OUR_TABLES:
-                    await connection.execute(f"VACUUM {table}")
+                    await connection.execute(f"VACUUM (ANALYZE) {table}")
 
         await self._pools["events"].run(None, vacuum, VACUUM_TIMEOUT_S)
 
