@@ -21,6 +21,10 @@ def test_a_partner_that_asks_for_pages_without_end_is_slowed_down_alone(server: 
                 break
         assert answer.status_code == 429
         assert int(answer.headers["Retry-After"]) >= 1
+        pages = [hasty.get(path) for _ in range(20)]
+        said = next(page.text for page in pages if page.status_code == 429)
+        assert "too many requests at once" in said
+        assert ">Try again</a>" in said
         assert other.get("/console", follow_redirects=True).status_code == 200
         with visitor(server, key) as again:  # the partner counts, not the session
             assert {again.head(path).status_code for _ in range(20)} >= {429}

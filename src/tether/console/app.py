@@ -172,7 +172,10 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
         message = "Something failed here. The log of the server says more."
     req.context.reason = reason
     title = f"{status} {HTTPStatus(status).phrase}"
-    await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
+    await renderer.render(
+        req, resp, "error.html", status=status, title=title, message=message,
+        is_passing=status in (429, 503),
+    )  # fmt: skip
 
 
 def _status_of(error: errors.TetherError) -> int:
