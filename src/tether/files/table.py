@@ -156,7 +156,10 @@ def guess_kind(members: Iterable[str], names: Collection[str]) -> Kind:
     shown = ", ".join(name[:MAX_NAME_SHOWN] for name in [*names][:MAX_NAMES_SHOWN])
     if len(names) > MAX_NAMES_SHOWN:
         shown += ", …"
-    raise SetupError(f"The names in it ({shown}) do not show what it contains: say it with --kind.")
+    raise SetupError(
+        f"The names in it ({shown}) do not show what it contains: say it with --kind, or say what "
+        "they are with --map, such as --map Start=connectedAt."
+    )
 
 
 def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]]) -> Row:
