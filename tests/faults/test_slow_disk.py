@@ -1,7 +1,8 @@
-"""A disk that takes 0.2 s for each commit makes events slower, and nothing else."""
+"""A slow disk makes events slower, and nothing else."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ import psutil
 from tests.conftest import Server
 from tests.debian import program
 from tests.postgres.load import Follower, Load, check_exactly_once, endless
-from tests.wire import Partner, run
+from tests.wire import Partner, event, run, until
 
 DELAY_S = 0.2
 CLIENTS = 48
@@ -56,3 +57,14 @@ async def report_and_read(load: Load) -> None:
     follower = Follower(load.partner)
     await follower.run(lambda: True)
     check_exactly_once(load, follower, len(load.answered))
+
+
+def test_the_log_is_copied_beside_the_commits_and_not_by_one_of_them(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server()
+    partner, file = Partner(server), Path(server.database)
+    before = file.stat().st_size
+    events = b"\n".join(map(event, range(10_000)))
+    partner.client.post("/events/bulk", content=events).raise_for_status()
+    run(until(lambda: file.stat().st_size > before + 1_000_000))

@@ -230,9 +230,12 @@ class SqliteEngine:
         self._writer.close()
 
     async def _watch_file(self) -> None:
+        copying: asyncio.Task[None] | None = None
         while True:
             self._check_file()
             await asyncio.sleep(WATCH_S)
+            if copying is None or copying.done():
+                copying = self._loop.create_task(self._writer.copy_log())
 
     def _check_file(self) -> None:
         """Checks that the file is still the one that was opened; if not, refuses everything."""

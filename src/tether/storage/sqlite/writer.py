@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from struct import unpack
+from struct import unpack, unpack_from
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,7 +46,9 @@ LARGE = 200_000  # characters: a larger write takes about ten milliseconds, and 
 WRITER_CACHE_KB = 6_000
 # While another process locks the file, only the first write waits for the full timeout.
 STILL_BUSY_TIMEOUT_MS = 250
+MIN_COPIED_PAGES = 1_000  # at once from the log into the file
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_LOGGED_AT, _COPIED_AT = 16, 96  # in the index: how many pages the log has, and the file of these
 _TRIES = 3  # another process may change the files between two checks
 
 # The cause may go away, or the operator can remove it.
@@ -188,6 +190,12 @@ class SqliteWriter:
     async def shrink(self) -> None:
         if await deleted_data.shrink(self._return_pages):
             await self._in_thread(deleted_data.copy_log, self._path)  # only this shortens the file
+
+    async def copy_log(self) -> None:
+        """Copies a long log into the file beside commits. Otherwise one would copy 64 MiB."""
+        if not self.guard.trouble() and self.guard.uncopied_pages() > MIN_COPIED_PAGES:
+            with suppress(Unavailable, RuntimeError):  # no thread can be started
+                await self._in_thread(deleted_data.copy_log, self._path)
 
     async def _return_pages(self, max_free: float) -> bool:
         async with self._pages:
@@ -339,6 +347,14 @@ class FileGuard:
                 if not tries_left:
                     return f"{self._path} cannot be looked at: {error.strerror}"
         return None
+
+    def uncopied_pages(self) -> int:
+        """How many pages in the log are not in the file yet."""
+        if self._index_file is None:
+            return 0
+        index = os.pread(self._index_file, _COPIED_AT + 4, 0)
+        logged, copied = unpack_from("=I", index, _LOGGED_AT), unpack_from("=I", index, _COPIED_AT)
+        return int(logged[0] - copied[0])
 
     @property
     def has_file(self) -> bool:
