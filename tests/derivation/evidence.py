@@ -1372,3 +1372,21 @@ for _again in (
         10:05 disconnected C1
     """.replace("\n        \n", "\n"),
     "C1 8 !update-after-stop\nC1 6" if _again else "C1 14 !update-after-stop")  # fmt: skip
+case("anew: one wrong reading is no beginning", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 updated C1 e=10
+    09:01 updated C1 e=0.6
+    09:02 updated C1 e=10.4
+    09:30 updated C1 e=15
+    09:30 disconnected C1
+""", "C1 15 !meter-began-anew")  # fmt: skip
+for _power in ("", " p=11"):
+    case(f"anew: it takes as long as before to come back{_power}", f"""
+        08:00 connected C1
+        08:00 started C1{_power}
+        08:30 updated C1 e=5
+        08:31 updated C1 e=0.1
+        09:05 updated C1 e=5.5
+        09:30 disconnected C1
+    """, "C1 10.5 !meter-began-anew")  # fmt: skip

@@ -454,7 +454,7 @@ def begin(session: SessionRecord, ms: int, *, missing: bool = False) -> Period:
                             "time": None, "meters": [], "powers": [], "reported": ms,
                             "soc0": session["socs"][-1][1] if session["socs"] else None,
                             "soc1": None, "soc1_ms": 0, "final": False,
-                            "less": None, "less_s": None})  # fmt: skip
+                            "less": None, "less_s": None, "fell": None})  # fmt: skip
     period: Period = session["periods"][-1]
     return period
 
@@ -501,7 +501,7 @@ def updated(session: SessionRecord, event: Event) -> None:
         if period is None and went_on(ended, event):
             ended.update(energy=energy, time=event.get("chargedTime"), stop=ms, final=False)
             if event.get("chargePower"):  # it is under way again
-                ended.update(meters=[energy], energy=None, time=None, stop=None)
+                ended.update(fell=None, meters=[energy], energy=None, time=None, stop=None)
                 ended["powers"].append((ms, event["chargePower"]))
         elif energy is not None and ended["energy"] is None:
             ended["meters"][-1:] = [energy]
@@ -525,7 +525,8 @@ def updated(session: SessionRecord, event: Event) -> None:
     if "chargePower" in event:
         period["powers"].append((ms, event["chargePower"]))
     leave_out_earlier(session, period, event)
-    if energy is not None and read_meter(period, energy):
+    forget_fall(period, event)
+    if energy is not None and read_meter(period, energy, ms):
         session["flags"].add("meter-began-anew")
 
 
@@ -546,6 +547,7 @@ def stopped(session: SessionRecord, event: Event) -> None:
     period = joined(session, event)
     move_start(session, period, event.get("chargedTime"), ms)
     leave_out_earlier(session, period, event)
+    forget_fall(period, event)
     if is_too_long(period, event):
         session["flags"].add("charged-time-too-long")
     period["stop"] = ms
@@ -676,6 +678,7 @@ def join(one: Period, two: Period) -> None:
     one.update(socs, stop=two["stop"], cut=two["cut"], final=two["final"],
                stop_missing=two["stop_missing"],
                powers=one["powers"] + two["powers"],
+               fell=two["fell"] if two["meters"] else one["fell"],
                meters=two["meters"] or one["meters"])  # fmt: skip
 
 
@@ -826,9 +829,25 @@ def counted(period: Period) -> Decimal | None:
     return sum(period["meters"], Decimal(0)) if period["meters"] else None
 
 
-def read_meter(period: Period, energy: Decimal) -> bool:
+def forget_fall(period: Period, event: Event) -> None:
+    """A meter that is back where it fell from, sooner than the highest power allows, had not begun
+    anew.
+    """
+    energy, meters = event.get("chargedEnergy"), period["meters"]
+    if energy is None or period["fell"] is None or len(meters) < 2 or energy < meters[-2]:
+        return
+    fell, reading = period["fell"]
+    kw = max((kw for _, kw in period["powers"]), default=None)
+    if kw is not None and not allows(kw, energy - reading, event["ms"] - fell):
+        meters.pop()
+        period["fell"] = None
+
+
+def read_meter(period: Period, energy: Decimal, ms: int | None = None) -> bool:
     """It began anew if it fell below half; a lesser fall is a correction."""
     anew = bool(period["meters"]) and 0 <= 2 * energy < period["meters"][-1]
+    if anew:
+        period["fell"] = None if ms is None else (ms, energy)
     if anew or not period["meters"]:
         period["meters"].append(energy)
     else:

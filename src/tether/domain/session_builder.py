@@ -265,7 +265,8 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
     session.read_report(period, event.charged_energy, event.charged_time, position.at_ms)
-    if event.charged_energy is not None and period.read_meter(event.charged_energy):
+    energy = event.charged_energy
+    if energy is not None and period.read_meter(energy, position.at_ms):
         session.flag("meter-began-anew")
 
 

@@ -87,6 +87,10 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     # The newest meter reading of an update, and the energy from before the meter was reset.
     metered: Decimal | None = None
     metered_before: Decimal | None = None
+    # The two readings between which the meter fell last, and when.
+    fell_from: Decimal | None = None
+    fell_to: Decimal = Decimal(0)
+    fell_ms: int = 0
     # The readings of the power: first, last, and twice the area between them, in kW·ms.
     power_first: Decimal | None = None
     power_first_ms: int = 0
@@ -211,7 +215,26 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.power_max = power if self.power_max is None else max(self.power_max, power)
             self.power_min = power if self.power_min is None else min(self.power_min, power)
 
-    def read_meter(self, energy: Decimal) -> bool:
+    def is_back(self, energy: Decimal, at_ms: int) -> bool:
+        """Whether the meter is back where it fell from, sooner than the highest reported power
+        allows. Then it was not reset, but sent a wrong reading.
+        """
+        if self.metered_before is None or self.fell_from is None or energy < self.fell_from:
+            return False
+        gained = EXACT.subtract(energy, self.fell_to)
+        return self.power_max is not None and not allows(
+            self.power_max, gained, at_ms - self.fell_ms
+        )
+
+    def forget_fall(self) -> None:
+        """Counts as if the meter had not fallen."""
+        assert self.metered_before is not None
+        assert self.fell_from is not None
+        before = EXACT.subtract(self.metered_before, self.fell_from)
+        self.metered, self.metered_before = self.fell_from, before or None
+        self.fell_from = None
+
+    def read_meter(self, energy: Decimal, at_ms: int = 0) -> bool:
         """Takes a reading of the meter. Returns whether the meter was reset.
 
         It was reset if the reading is below half of the last one. A smaller fall is a correction.
@@ -219,6 +242,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         was_reset = self.metered is not None and 0 <= 2 * energy < self.metered
         if was_reset:
             self.metered_before = self.counted
+            self.fell_from = self.metered if at_ms else None
+            self.fell_to, self.fell_ms = energy, at_ms
         self.metered = energy
         return was_reset
 
@@ -263,7 +288,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     def resume(self, power: Decimal, at_ms: int) -> None:
         """Makes the charge active again, after an update with a power."""
-        self.metered, self.metered_before = self.energy, None
+        self.metered, self.metered_before, self.fell_from = self.energy, None, None
         self.energy = self.time_s = self.stop_ms = None
         self.read_power(power, at_ms)
 
@@ -319,6 +344,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self._extend_range(other.power_min)
         if other.metered is not None:
             self.metered, self.metered_before = other.metered, other.metered_before
+            self.fell_from, self.fell_to = other.fell_from, other.fell_to
+            self.fell_ms = other.fell_ms
         if self.soc_start is None:
             self.soc_start, self.soc_end = other.soc_start, other.soc_end
             self.soc_end_ms = other.soc_end_ms
@@ -541,6 +568,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """Finds by a report on the charge under way when it began, and what is of earlier ones."""
         self.move_start(period, time_s, at_ms)
         self.leave_out_earlier(period, energy, time_s, at_ms)
+        if energy is not None and period.is_back(energy, at_ms):
+            period.forget_fall()
 
     def repeats_earlier(self, energy: Decimal | None, time_s: Decimal | None, at_ms: int) -> bool:
         """Whether a report tells an earlier reading of an earlier charge: it goes back to the start
