@@ -5,9 +5,11 @@ import base64
 import hmac
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +17,13 @@ import pytest
 
 from tests.commands import Result, tether
 from tests.conftest import TETHER, Server
+from tests.debian import program
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import post, wait
 from tether.client import AsyncClient, Client, Conflict, Invalid, NotFound, verify_webhook
+from tether.domain.webhooks import hmac_signature, new_secret
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
 
 def webhooks(server: Server, key: str, *words: str) -> Result:
@@ -100,6 +106,38 @@ def test_what_is_not_signed_is_refused(
                 ValueError, match=r"The message|The header|The secret|base64|padding|Incorrect"
             ):
                 verify_webhook(headers, body, with_secret)
+
+
+def test_the_javascript_of_the_document(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```js\n(.*?)```", DOCUMENT.read_text(), re.S)
+    (tmp_path / "verify.mjs").write_text(f"""{example}
+import {{ readFileSync }} from "node:fs";
+for (const [headers, body, secret] of JSON.parse(readFileSync(0)))
+  try {{ console.log(verify(headers, body, secret).type); }} catch {{ console.log("refused"); }}
+""")
+    secret, body, now = new_secret(), '{"type": "event.created"}', int(time.time())
+
+    def headers(at_s: int, *signatures: str) -> dict[str, str]:
+        at, given = str(at_s), " ".join(signatures)
+        return {"webhook-id": "one", "webhook-timestamp": at, "webhook-signature": given}
+
+    valid = hmac_signature(secret, "one", now, body.encode())
+    early = hmac_signature(secret, "one", now - 400, body.encode())
+    nothing = base64.b64encode(hmac.digest(b"", f"one.{now}.{body}".encode(), "sha256")).decode()
+    cases = [
+        (headers(now, valid), body, secret),
+        (headers(now, "v1,AAAA", valid), body, secret),
+        (headers(now, valid), body + " ", secret),
+        (headers(now, valid), body, new_secret()),
+        (headers(now - 400, early), body, secret),
+        (headers(now, f"v1,{nothing}"), body, "whsec_"),  # a missing setting
+        (headers(now, f"v1,{nothing}"), body, ""),
+    ]
+    said = subprocess.run(
+        [program("node", package="nodejs"), tmp_path / "verify.mjs"],
+        input=json.dumps(cases), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert said.split() == ["event.created"] * 2 + ["refused"] * 5
 
 
 def test_the_command_line(server: Server, key: str, receiver: Receiver, path: str) -> None:
