@@ -8,6 +8,7 @@ from falcon.asgi import Request, Response
 from tether.console.pages import Page, split_page
 from tether.console.rendering import Renderer, address
 from tether.console.request import choice, partner_of, query_of
+from tether.domain.charge_reports import with_reports
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import (
@@ -19,7 +20,6 @@ from tether.domain.models import (
     from_json,
     is_entity_id,
 )
-from tether.domain.session_record import with_reports
 from tether.domain.session_views import (
     FLAGS,
     LatestSession,

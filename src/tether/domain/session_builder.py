@@ -11,6 +11,14 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import groupby
 
+from tether.domain.charge_reports import (
+    charges_that_may_go_on,
+    goes_on,
+    is_too_long,
+    read_report,
+    repeats_earlier,
+    take_late_report,
+)
 from tether.domain.earlier_sessions import (
     MAX_REPORTS,
     RECENT,
@@ -36,8 +44,6 @@ from tether.domain.session_record import (
     PeriodRecord,
     SessionRecord,
     in_order,
-    is_too_long,
-    take_late_report,
 )
 
 
@@ -98,7 +104,7 @@ class SessionBuilder:
             earlier = old.ended().after(self._known_at(old))
             newest = self.context if old.soc is None else old
             numbers = tuple(ordered.position.seq for ordered in taken[:MAX_TAKEN])
-            continues = old.charges_that_may_go_on(position)
+            continues = charges_that_may_go_on(old, position)
             self.context = SessionContext(earlier, newest.soc, newest.soc_ms, numbers, continues)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
@@ -164,7 +170,7 @@ class SessionBuilder:
             idle = charging is None and event.type is EventType.VEHICLE_CHARGE_UPDATED
             if not idle or event.charge_power or energy is None:
                 return None
-        elif session.goes_on(energy, time_s, position.at_ms):
+        elif goes_on(session, energy, time_s, position.at_ms):
             return None
         if last is not None:
             began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
@@ -242,7 +248,7 @@ def _start(session: SessionRecord, position: EventPosition, event: Event) -> Non
 def _update(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """Updates the charge under way or one that has ended, or shows that a charge is under way."""
     period = session.charging
-    if session.repeats_earlier(event.charged_energy, event.charged_time, position.at_ms):
+    if repeats_earlier(session, event.charged_energy, event.charged_time, position.at_ms):
         session.flag("update-after-stop")
         return
     if (ended := _ended_charge(session, position.at_ms, event)) is not None:
@@ -264,7 +270,7 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
     period = _joined(session, position, event, period)
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
-    session.read_report(period, event.charged_energy, event.charged_time, position.at_ms)
+    read_report(session, period, event.charged_energy, event.charged_time, position.at_ms)
     energy = event.charged_energy
     if energy is not None and period.read_meter(energy, position.at_ms):
         session.flag("meter-began-anew")
@@ -283,7 +289,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
     period = _joined(session, position, event, period)
-    session.read_report(period, event.charged_energy, event.charged_time, position.at_ms)
+    read_report(session, period, event.charged_energy, event.charged_time, position.at_ms)
     if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
     period.stop_ms = position.at_ms

@@ -6,8 +6,9 @@ Energies in mWh, powers in mW, times in ms. Only where that is exact and depends
 from decimal import Decimal
 from typing import NamedTuple
 
+from tether.domain.charge_reports import with_reports
 from tether.domain.models import EXACT
-from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
+from tether.domain.session_record import PeriodRecord, SessionRecord
 from tether.domain.session_views import energy_of_events
 
 _MAX = 10**12  # a database's integers can hold the sum of many such numbers

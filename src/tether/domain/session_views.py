@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple
 
+from tether.domain.charge_reports import with_reports
 from tether.domain.earlier_sessions import SessionContext, allows
 from tether.domain.models import (
     EXACT,
@@ -16,7 +17,7 @@ from tether.domain.models import (
     Event,
     Vehicle,
 )
-from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
+from tether.domain.session_record import PeriodRecord, SessionRecord
 from tether.domain.timestamps import format_instant
 from tether.domain.views import (
     ChargePeriod,
@@ -117,7 +118,7 @@ class ChargerOccupancy(NamedTuple):
 
 def session_of(known: StoredSession) -> Session:
     """The session as partners see it."""
-    record = with_reports(known.record)
+    record = with_reports(known.record) if known.record.reports else known.record
     until_ms = record.last.at_ms if record.end_ms is None else record.end_ms
     flags = flags_of(record)
     periods: list[ChargePeriod] = []

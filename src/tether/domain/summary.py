@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tether.domain.calendar import WHOLE, Bucket
+from tether.domain.charge_reports import with_reports
 from tether.domain.models import EXACT, Charger, area_of
-from tether.domain.session_record import with_reports
 from tether.domain.session_views import (
     StoredSession,
     average_power,

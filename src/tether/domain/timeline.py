@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
+from tether.domain.charge_reports import with_reports
+from tether.domain.session_record import PeriodRecord, SessionRecord
 
 
 class Condition(NamedTuple):
