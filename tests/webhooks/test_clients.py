@@ -163,6 +163,10 @@ def test_the_command_line(server: Server, key: str, receiver: Receiver, path: st
     assert webhooks(server, key, "attempts", start, "--limit", "1").stdout.count("\n") == 1
     assert "1 message" in webhooks(server, key, "replay", start, "--message", one.id).stdout
     assert webhooks(server, key, "rotate-secret", start).stdout.strip() not in ("", secret)
+    asked = webhooks(server, key, "delete", start)
+    assert asked.returncode == 1
+    assert "the messages that wait for it" in asked.stderr
+    assert "Nothing was deleted: without a terminal to ask in, pass --yes." in asked.stderr
     assert webhooks(server, key, "delete", start, "--yes").returncode == 0
     assert webhooks(server, key, "list").stdout == ""
 

@@ -18,7 +18,16 @@ from tether.cli.display.listing import (
     show_list,
     show_one,
 )
-from tether.cli.display.output import Cell, counted, note, say, show_line, show_pairs, show_table
+from tether.cli.display.output import (
+    Cell,
+    confirm,
+    counted,
+    note,
+    say,
+    show_line,
+    show_pairs,
+    show_table,
+)
 from tether.cli.options import OrderedGroup, WholeNumber, together
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
@@ -163,7 +172,10 @@ def delete(id: str, yes: bool, client: "Client") -> None:
     """Delete the webhook ID."""
     found = client.webhooks.get(_full_id(client, id))
     if not yes:
-        click.confirm(f"Delete the webhook that calls {found.url}?", abort=True, err=True)
+        loss = (
+            f"This deletes the webhook that calls {found.url}, with the messages that wait for it."
+        )
+        confirm(loss, "Delete it?", "Nothing was deleted")
     client.webhooks.delete(found.id)
     say(f"Deleted webhook {found.id}.")
 
