@@ -293,21 +293,33 @@ class LoopTurns:
 
     The event loop runs ready tasks in order. So a partner with a thousand requests under way would
     get a thousand turns for each turn of another. Here work waits with its partner before it
-    begins, and whenever it has computed for SLICE_S. In each round of the loop some of it goes on.
+    begins, unless there is little to do, and whenever it has computed for SLICE_S. In each round of
+    the loop some of it goes on.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: FairQueue[Hashable, Callable[[], object]] = FairQueue()
+        self._waiting: FairQueue[Hashable, Callable[[], None]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
+        self._left_s = ROUND_S  # of the current round
         self._step_began = 0.0
         self._computed_s = 0.0  # by this thread until the last long step ended
         self._is_scheduled = False  # a round of the loop
 
     def start(self, partner: Hashable, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a task for this work when it is the turn of the partner."""
+        """Starts a task for this work: at once while there is little to do, otherwise when it is
+        the turn of the partner.
+        """
         context = self.context_of(partner)
-        self.wait(partner, lambda: self._loop.create_task(work, context=context))
+
+        def go_on() -> None:
+            self._loop.create_task(work, context=context)
+
+        self._schedule_round()
+        if self._left_s > 0 and not self._waiting:
+            self._admit(partner, go_on)
+        else:
+            self._waiting.put(partner, go_on)
 
     def context_of(self, partner: Hashable) -> Context:
         """The context of a task whose long work takes turns of the partner: see `next_turn`."""
@@ -315,29 +327,38 @@ class LoopTurns:
         context.run(_works_for.set, (self, partner))
         return context
 
-    def wait(self, partner: Hashable, go_on: Callable[[], object]) -> None:
+    def wait(self, partner: Hashable, go_on: Callable[[], None]) -> None:
         """Calls `go_on` when it is the turn of the partner. It makes a task ready for a step."""
+        self._schedule_round()
         self._waiting.put(partner, go_on)
+
+    def _schedule_round(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._begin_round)
 
     def _begin_round(self) -> None:
-        call_soon, left_s = self._loop.call_soon, ROUND_S
+        call_soon = self._loop.call_soon
         is_measured = len(self._waiting) > 1
         if is_measured:
             call_soon(self._begin_step)
-        while left_s > 0 and (next_work := self._waiting.pop()) is not None:
+        while self._left_s > 0 and (next_work := self._waiting.pop()) is not None:
             partner, go_on = next_work
-            expected_s = self._step_s.get(partner, USUAL_STEP_S)
-            self._waiting.charge(partner, expected_s)
-            left_s -= expected_s
-            go_on()
+            expected_s = self._admit(partner, go_on)
             if is_measured:  # the event loop calls this after the step
                 call_soon(self._end_step, partner, expected_s)
+        self._left_s = ROUND_S  # until the end of the next one
         self._is_scheduled = len(self._waiting) > 0
         if self._is_scheduled:
             call_soon(self._begin_round)
+
+    def _admit(self, partner: Hashable, go_on: Callable[[], None]) -> float:
+        """Lets the work take its step, and charges the time that this will probably take."""
+        expected_s = self._step_s.get(partner, USUAL_STEP_S)
+        self._waiting.charge(partner, expected_s)
+        self._left_s -= expected_s
+        go_on()
+        return expected_s
 
     def _begin_step(self) -> None:
         self._step_began = perf_counter()
@@ -371,10 +392,10 @@ async def next_turn() -> None:
         return
     turns, partner = works_for
     turn = asyncio.get_running_loop().create_future()
-    turns.wait(partner, partial(_admit, turn))
+    turns.wait(partner, partial(_end_wait, turn))
     await turn
 
 
-def _admit(turn: "asyncio.Future[None]") -> None:
+def _end_wait(turn: "asyncio.Future[None]") -> None:
     if not turn.done():  # its task may be cancelled
         turn.set_result(None)
