@@ -224,6 +224,34 @@ def test_work_begins_in_the_turn_of_its_partner() -> None:
     asyncio.run(scenario())
 
 
+def test_work_that_begins_at_once_is_measured() -> None:
+    """A partner whose few requests take long soon begins one of them in a round."""
+
+    async def scenario() -> None:
+        turns, order, done = LoopTurns(), list[int](), asyncio.Event()
+
+        async def work(partner: int) -> None:
+            order.append(partner)
+            until = thread_time() + BUSY_S
+            while thread_time() < until:
+                pass
+            if len(order) in (8, 17):
+                done.set()
+
+        for _ in range(8):
+            turns.start(BAD, work(BAD))
+        await done.wait()
+        await asyncio.sleep(0)
+        done.clear()
+        for _ in range(8):
+            turns.start(BAD, work(BAD))
+        turns.start(GOOD, work(GOOD))
+        await done.wait()
+        assert order.index(GOOD) <= 8 + 2
+
+    asyncio.run(scenario())
+
+
 def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged_for_it() -> None:
     async def scenario() -> None:
         turns, order = LoopTurns(), list[int]()

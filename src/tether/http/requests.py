@@ -1,6 +1,5 @@
 """Requests: their context, ids in the path, the body, and the address of the server."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from tether.domain.errors import (
 from tether.domain.keys import Key, without_keys
 from tether.domain.models import ENTITY_ID_RULE, entity_id_from_path
 from tether.ingest.json_reader import decode_document, gunzip
-from tether.storage.turns import Turns, in_steps
+from tether.storage.turns import Turns, in_steps, next_turn
 
 UNIT = "unit"  # the code of a Tether-Warning
 MAX_BODY_BYTES = 1024 * 1024
@@ -181,7 +180,7 @@ async def _read_body(req: ApiRequest) -> bytes | dict[str, Any]:
         if len(body) <= CHUNK_BYTES:
             return body
         # Decoding is a step of its own. A thread would hold the interpreter just as long.
-        await asyncio.sleep(0)
+        await next_turn()
         return decode_document(body)
 
 

@@ -315,11 +315,11 @@ class LoopTurns:
         def go_on() -> None:
             self._loop.create_task(work, context=context)
 
-        self._schedule_round()
         if self._left_s > 0 and not self._waiting:
-            self._admit(partner, go_on)
+            self._schedule_round()
+            self._admit(partner, go_on, is_measured=self._left_s < ROUND_S)
         else:
-            self._waiting.put(partner, go_on)
+            self.wait(partner, go_on)
 
     def context_of(self, partner: Hashable) -> Context:
         """The context of a task whose long work takes turns of the partner: see `next_turn`."""
@@ -338,27 +338,29 @@ class LoopTurns:
             self._loop.call_soon(self._begin_round)
 
     def _begin_round(self) -> None:
-        call_soon = self._loop.call_soon
         is_measured = len(self._waiting) > 1
-        if is_measured:
-            call_soon(self._begin_step)
         while self._left_s > 0 and (next_work := self._waiting.pop()) is not None:
-            partner, go_on = next_work
-            expected_s = self._admit(partner, go_on)
-            if is_measured:  # the event loop calls this after the step
-                call_soon(self._end_step, partner, expected_s)
+            self._admit(*next_work, is_measured=is_measured)
         self._left_s = ROUND_S  # until the end of the next one
         self._is_scheduled = len(self._waiting) > 0
         if self._is_scheduled:
-            call_soon(self._begin_round)
+            self._loop.call_soon(self._begin_round)
 
-    def _admit(self, partner: Hashable, go_on: Callable[[], None]) -> float:
-        """Lets the work take its step, and charges the time that this will probably take."""
+    def _admit(self, partner: Hashable, go_on: Callable[[], None], *, is_measured: bool) -> None:
+        """Lets the work take its step, and charges the time that this will probably take. A step
+        that is alone in its round need not be measured.
+        """
         expected_s = self._step_s.get(partner, USUAL_STEP_S)
         self._waiting.charge(partner, expected_s)
         self._left_s -= expected_s
+        if not is_measured:
+            go_on()
+            return
+        self._loop.call_soon(self._begin_step)
         go_on()
-        return expected_s
+        self._loop.call_soon(
+            self._end_step, partner, expected_s
+        )  # the loop calls it after the step
 
     def _begin_step(self) -> None:
         self._step_began = perf_counter()
@@ -369,8 +371,7 @@ class LoopTurns:
         On a full machine a step can stand still for longer than it computes. A long step costs at
         most what this thread has computed since the last long one.
         """
-        now = perf_counter()
-        seconds, self._step_began = now - self._step_began, now
+        seconds = perf_counter() - self._step_began
         if seconds > SLICE_S:
             computed_s = thread_time()  # to read it takes long
             seconds = min(seconds, computed_s - self._computed_s)

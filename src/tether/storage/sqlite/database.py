@@ -37,7 +37,7 @@ from tether.storage.sqlite.file import (
     native,
 )
 from tether.storage.sqlite.writer import TEMPORARY_ERRORS, SqliteWriter
-from tether.storage.turns import SLICE_S, Turns
+from tether.storage.turns import SLICE_S, Turns, next_turn
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -204,7 +204,7 @@ class SqliteEngine:
         all_parameters = (partner, *parameters)
         if (rows := self._short_scan(sql, all_parameters)) is not None:
             if perf_counter() - self._reading_since > SLICE_S:  # many short scans in a row
-                await asyncio.sleep(0)
+                await next_turn()
             return rows
         return await self._turns.run(partner, partial(self._scan_in_thread, sql, all_parameters))
 
