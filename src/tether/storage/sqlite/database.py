@@ -164,6 +164,7 @@ class SqliteEngine:
         self._guard = writer.guard
         self._trouble: str | None = None
         self._watch = self._loop.create_task(self._watch_file())
+        self._copying: asyncio.Task[None] | None = None  # the log into the file
         # Writes go straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events
@@ -219,6 +220,8 @@ class SqliteEngine:
 
     async def close(self) -> None:
         self._watch.cancel()
+        if self._copying is not None:
+            await self._copying
         await self._writer.finish()
         self._scanners.shutdown()
         self._end_reading()
@@ -230,12 +233,11 @@ class SqliteEngine:
         self._writer.close()
 
     async def _watch_file(self) -> None:
-        copying: asyncio.Task[None] | None = None
         while True:
             self._check_file()
             await asyncio.sleep(WATCH_S)
-            if copying is None or copying.done():
-                copying = self._loop.create_task(self._writer.copy_log())
+            if self._copying is None or self._copying.done():
+                self._copying = self._loop.create_task(self._writer.copy_log())
 
     def _check_file(self) -> None:
         """Checks that the file is still the one that was opened; if not, refuses everything."""
