@@ -178,7 +178,7 @@ def _period(
         flags.add("power-above-vehicle")
     lasted_ms = period.lasted_ms(until_ms)
     energy, source = _energy(period, lasted_ms, known, flags)
-    time_s = None if period.time_s is None else period.own_time_s
+    time_s = period.own_time_s
     charged_time = seconds(lasted_ms) if time_s is None else time_s
     if energy is not None and energy > known.vehicle.charge_capacity:
         flags.add("energy-above-capacity")

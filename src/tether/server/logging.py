@@ -22,7 +22,7 @@ FIRST = 20  # lines of the same kind that are written in a period
 PERIOD_S = 1.0
 MAX_KINDS = 200  # that are counted apart in a period
 MAX_WAITING_BYTES = 1024 * 1024  # of lines that a thread has to write
-GATHERED_S = 0.02
+GATHERED_S = 0.02  # of lines about requests, before the thread gets them
 LAST_LINES_S = 1.0  # for waiting lines at the end of the process
 # If several processes write to a pipe, a write of this many bytes stays in one piece.
 _PORTION_BYTES = select.PIPE_BUF
