@@ -4,9 +4,11 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from socket import create_server, socket
 
 import pytest
 
+from tests.client.calls import KEY
 from tests.client.devices import create_fleet, numbers, update
 from tests.conftest import Server
 from tether.client import (
@@ -19,6 +21,7 @@ from tether.client import (
     PreconditionFailed,
     Saved,
     Vehicle,
+    async_http,
 )
 
 
@@ -101,6 +104,33 @@ def test_a_closed_client_says_so(server: Server, key: str) -> None:
             await sdk.chargers.get("C1")
 
     asyncio.run(use())
+
+
+def test_a_server_that_talks_between_requests_loses_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what it sends stays in memory, and is taken for the answer to the next request."""
+    monkeypatch.setattr(async_http, "IDLE_S", 600)
+    answer = b'HTTP/1.1 404 X\r\nContent-Length: 23\r\n\r\n{"message":"Not Found"}'
+
+    async def use(listener: socket) -> None:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with AsyncClient(url, KEY, retries=0) as sdk:
+            for _ in range(2):
+                get = asyncio.create_task(sdk.chargers.get("C1"))
+                connection, _ = await asyncio.to_thread(listener.accept)
+                with connection:
+                    connection.settimeout(20)
+                    await asyncio.to_thread(connection.recv, 65536)
+                    connection.sendall(answer)
+                    with pytest.raises(NotFound):
+                        await get
+                    connection.sendall(answer)
+                    assert await asyncio.to_thread(connection.recv, 65536) == b""
+
+    with create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        asyncio.run(use(listener))
 
 
 @pytest.mark.parametrize("resource", ["chargers", "vehicles", "events", "sessions"])

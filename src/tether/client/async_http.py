@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import httpx2
+from aiohttp.connector import Connection
 from yarl import URL
 
 from tether.client.coalescing import RequestCoalescer
@@ -43,6 +44,40 @@ async def wait(stop: Stop, seconds: float) -> None:
     """Waits until `stop` is set, at most so many seconds."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
+
+
+class _Idle(asyncio.Protocol):
+    """Has a connection while no request has it, and closes it if the server sends something then.
+
+    aiohttp keeps whatever arrives, without a bound, and takes it for the next answer.
+    """
+
+    def __init__(self, owner: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        self._owner, self._transport = owner, transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.abort()
+
+    def pause_writing(self) -> None:
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._owner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.connection_lost(exc)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Watches connections between requests."""
+
+    async def connect(self, *arguments: Any, **options: Any) -> Connection:
+        connection = await super().connect(*arguments, **options)
+        owner, transport = connection.protocol, connection.transport
+        if owner is not None and transport is not None:  # otherwise it broke already
+            transport.set_protocol(owner)
+            connection.add_callback(lambda: transport.set_protocol(_Idle(owner, transport)))
+        return connection
 
 
 class Http:
@@ -162,7 +197,7 @@ def _no_answer(error: Exception, url: str) -> NoAnswer:
 def _session_to(endpoint: Endpoint) -> aiohttp.ClientSession:
     tls = endpoint.url.startswith("https:")
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_Connector(
             limit=MAX_CONNECTIONS,
             keepalive_timeout=IDLE_S,
             ssl=httpx2.create_ssl_context() if tls else True,
