@@ -162,6 +162,20 @@ def test_of_many_who_change_the_same_version_one_wins(client: httpx.Client) -> N
     assert client.get("/chargers/E1").json()["chargePowers"] == [winner + 1]
 
 
+def test_a_delete_takes_only_the_version_that_it_names(client: httpx.Client) -> None:
+    def change(method: str, headers: dict[str, str]) -> int:
+        body = {"chargePowers": [7]} if method == "PATCH" else None
+        return client.request(method, "/chargers/E1", json=body, headers=headers).status_code
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(20):
+            tag = client.put("/chargers/E1", json=CHARGER).headers["etag"]
+            methods, headers = ["PATCH", "DELETE"] * 3, [{}, {"If-Match": tag}] * 3
+            statuses = set(threads.map(change, methods, headers))
+            assert not statuses >= {200, 204}, "what was changed is deleted"
+            assert client.get("/chargers/E1").status_code == (404 if 204 in statuses else 200)
+
+
 def test_events_and_lists_have_no_tags(client: httpx.Client) -> None:
     create_both(client)
     event_id = create_event(client)

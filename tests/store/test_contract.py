@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -16,10 +17,12 @@ from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFail
 from tether.domain.filters import EventFilter
 from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
-from tether.domain.partners import Partner
+from tether.domain.partners import Partner, RetentionPeriods
 from tether.domain.timestamps import parse_instant
 from tether.ingest import event_batcher
+from tether.server import admin
 from tether.server.store import Callbacks, Store, open_store
+from tether.storage.audit import AuditFilter
 
 InStore = Callable[[Scenario], Any]
 
@@ -460,6 +463,41 @@ def test_partners_are_found_by_name_and_renamed_unless_it_is_taken(in_store: InS
         )
         names = [partner.name for partner in await store.partners.all()]
         assert names == sorted(names)
+
+    in_store(scenario)
+
+
+def test_changes_at_the_same_time_all_count(in_store: InStore) -> None:
+    async def scenario(store: Store, _: int) -> None:
+        partner = await new_partner(store)
+        key = key_of(partner)
+        await store.keys.add(key)
+        await asyncio.gather(
+            admin.set_key(store, 1, key, name="new"),
+            admin.set_key(store, 1, key, rate=Rate(5, 1), burst=9),
+            store.keys.expire(key, 500),
+            admin.set_retention(store, 1, partner, {"events_ms": 0}),
+            admin.set_retention(store, 1, partner, {"requests_ms": 5, "attempts_ms": None}),
+        )
+        changed = replace(key, name="new", rate=Rate(5, 1), burst=9, expires_ms=500)
+        assert await store.keys.find(key.digest) == changed
+        assert await store.retention.get(partner.id) == RetentionPeriods(0, 5)
+
+    in_store(scenario)
+
+
+def test_of_two_who_rename_a_partner_at_the_same_time_one_wins(in_store: InStore) -> None:
+    async def scenario(store: Store, _: int) -> None:
+        partner = await new_partner(store)
+        names = [f"{partner.name} {letter}" for letter in "ab"]
+        done = await asyncio.gather(
+            *(admin.rename_partner(store, 1, partner.name, name) for name in names),
+            return_exceptions=True,
+        )
+        (winner,) = [name for name, error in zip(names, done, strict=True) if error is None]
+        assert await store.partners.find(winner) == partner._replace(name=winner)
+        audited = await store.audit.page(AuditFilter(partner=partner.id), None, 10)
+        assert [json.loads(entry.after) for entry in audited] == [{"name": winner}]
 
     in_store(scenario)
 

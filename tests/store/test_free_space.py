@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from tests.commands import Command
-from tether.domain.partners import Partner, RetentionPeriods
+from tether.domain.partners import Partner
 from tether.domain.timestamps import DAY_MS
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
@@ -54,7 +54,7 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
             shrinking = asyncio.create_task(store.engine.shrink())
             writes = 0
             while not shrinking.done():
-                await store.retention.set(1, RetentionPeriods(attempts_ms=writes * DAY_MS))
+                await store.retention.set(1, {"attempts_ms": writes * DAY_MS})
                 writes += 1
             await shrinking
             shrunk = pragma(path, "page_count")

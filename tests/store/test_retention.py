@@ -6,7 +6,6 @@ from typing import Any
 
 from tests.store.test_contract import add_site, charger, event, report
 from tether.domain.filters import EventFilter, SessionFilter
-from tether.domain.partners import RetentionPeriods
 from tether.domain.timestamps import DAY_MS, format_instant, now_ms, parse_instant
 from tether.server import retention
 from tether.server.store import Store
@@ -46,15 +45,15 @@ def test_the_horizon_follows_the_clock_and_what_is_said(in_store: InStore) -> No
             return None if found is None else format_instant(found)
 
         assert await horizon(0) is None
-        await store.retention.set(partner, RetentionPeriods(events_ms=0))
+        await store.retention.set(partner, {"events_ms": 0})
         assert await horizon(7) is None
-        await store.retention.set(partner, RetentionPeriods())
+        await store.retention.set(partner, {"events_ms": None})
         assert await horizon(7) == "2026-06-24T10:00:00.000Z"
-        await store.retention.set(partner, RetentionPeriods(events_ms=30 * DAY_MS))
+        await store.retention.set(partner, {"events_ms": 30 * DAY_MS})
         assert await horizon(7) == "2026-06-24T10:00:00.000Z"
-        await store.retention.set(partner, RetentionPeriods(events_ms=2 * DAY_MS))
+        await store.retention.set(partner, {"events_ms": 2 * DAY_MS})
         assert await horizon(7) == "2026-06-29T10:00:00.000Z"
-        await store.retention.set(partner, RetentionPeriods(events_ms=0))
+        await store.retention.set(partner, {"events_ms": 0})
         assert await horizon(7) == "2026-06-29T10:00:00.000Z"
 
     in_store(scenario)
@@ -76,9 +75,9 @@ def test_refused_requests_go_by_the_partner_s_own_age(in_store: InStore) -> None
             return [one.id for one in page]
 
         assert await kept() == ["1 days", "5 days"]
-        await store.retention.set(partner, RetentionPeriods(requests_ms=0))
+        await store.retention.set(partner, {"requests_ms": 0})
         assert await kept() == ["1 days", "5 days", "20 days"]
-        await store.retention.set(partner, RetentionPeriods(requests_ms=2 * DAY_MS))
+        await store.retention.set(partner, {"requests_ms": 2 * DAY_MS})
         assert await kept() == ["1 days"]
 
     in_store(scenario)

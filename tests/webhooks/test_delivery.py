@@ -4,6 +4,7 @@ import asyncio
 import base64
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,6 @@ from standardwebhooks.webhooks import Webhook as Oracle
 from tests.conftest import Server
 from tests.webhooks.receiver import Received, Receiver
 from tether.domain.keys import digest_of
-from tether.domain.partners import RetentionPeriods
 from tether.domain.timestamps import DAY_MS, now_ms
 from tether.domain.webhooks import Attempt
 from tether.server import retention
@@ -311,6 +311,22 @@ def test_rotation(client: httpx.Client, receiver: Receiver, path: str) -> None:
     assert newest["secret"] not in str(noted)
 
 
+def test_rotations_at_the_same_time(client: httpx.Client, receiver: Receiver, path: str) -> None:
+    hook = add(client, receiver.url + path, types=["event.created"])
+
+    def rotate(_: int) -> str:
+        answer = client.post(f"/webhooks/{hook['id']}/rotate-secret", json={})
+        return str(answer.json()["secret"])
+
+    with ThreadPoolExecutor(4) as threads:
+        secrets = {hook["secret"], *threads.map(rotate, range(4))}
+    assert len(secrets) == 5
+    post(client)
+    (one,) = receiver.wait_for(path, 1)
+    for secret in secrets:
+        Oracle(secret).verify(one.body, one.headers)
+
+
 def test_replay(client: httpx.Client, receiver: Receiver, path: str) -> None:
     hook = add(client, receiver.url + path, types=["event.created"])
     ids = [post(client, type="VEHICLE_CHARGE_UPDATED", stateOfCharge=soc) for soc in range(40, 45)]
@@ -385,9 +401,9 @@ def test_attempts_go_by_their_age(
                 return [one.id for one in await store.webhooks.attempts(key.partner, hook, "~", 9)]
 
             assert await left() == ["3", "20", "2"]
-            await store.retention.set(key.partner, RetentionPeriods(attempts_ms=3 * DAY_MS + 1))
+            await store.retention.set(key.partner, {"attempts_ms": 3 * DAY_MS + 1})
             assert await left() == ["3", "2"]
-            await store.retention.set(key.partner, RetentionPeriods(attempts_ms=0))
+            await store.retention.set(key.partner, {"attempts_ms": 0})
             assert await left() == ["3", "2"]
 
     asyncio.run(forget())

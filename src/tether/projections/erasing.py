@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tether.domain.errors import HasEvents, NotDerived, NotFound, Unavailable
+from tether.domain.errors import HasEvents, NotDerived, PreconditionFailed, Unavailable
 from tether.domain.models import Charger, WithdrawalReason
 from tether.projections.expiring import Expiring
 from tether.projections.projector import Projector
@@ -47,30 +47,41 @@ class Erasing:
         also: Sequence[Statement],
         *,
         with_events: bool,
+        version: int = 0,
     ) -> bool:
         """Erases a charger or vehicle. False if that takes long: then it continues by itself.
 
         The statements `also`, for the audit trail, run in its first transaction. Raises NotFound,
-        and HasEvents if it has events, unless `with_events`.
+        HasEvents if it has events, unless `with_events`, and PreconditionFailed if it has another
+        version, unless that is 0.
         """
         if not await self.erasures.is_under_way(erasure):
-            await self._begin(erasure, now_ms, also, with_events=with_events)
+            await self._begin(erasure, now_ms, also, with_events, version)
         task = self._task(erasure)
         done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
         return bool(done) and not await self.erasures.is_under_way(erasure)
 
     async def _begin(
-        self, erasure: Erasure, now_ms: int, also: Sequence[Statement], *, with_events: bool
+        self,
+        erasure: Erasure,
+        now_ms: int,
+        also: Sequence[Statement],
+        with_events: bool,
+        version: int,
     ) -> None:
         await self.entities.get(KINDS[erasure.kind], erasure.partner, erasure.id)
         if not with_events:
             await self._check_no_events(erasure)
-        if await self.erasures.begin(erasure, now_ms, also, with_events=with_events):
+        if await self.erasures.begin(
+            erasure, now_ms, also, with_events=with_events, version=version
+        ):
             return
         if not with_events:
             await self._check_no_events(erasure)
         if not await self.erasures.is_under_way(erasure):
-            raise NotFound  # another request has just erased it
+            # Another request has just erased or changed it.
+            await self.entities.get(KINDS[erasure.kind], erasure.partner, erasure.id)
+            raise PreconditionFailed
 
     async def _check_no_events(self, erasure: Erasure) -> None:
         if count := await self.erasures.count_events(erasure):

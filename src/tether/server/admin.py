@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from secrets import randbelow
 
@@ -126,7 +126,7 @@ async def set_key(
         entry = audit_entry(
             key.partner, now_ms, OPERATOR, "key.change", key.prefix, before=was, after=becomes
         )
-        await store.keys.set(changed, entry)
+        await store.keys.set(key, changed, entry)
     return changed
 
 
@@ -256,16 +256,18 @@ async def rename_partner(
 
 
 async def set_retention(
-    store: Store, now_ms: int, partner: Partner, periods: RetentionPeriods
-) -> None:
-    """Sets how long the data of the partner are kept."""
-    was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(periods)
-    if was != becomes:
+    store: Store, now_ms: int, partner: Partner, periods: Mapping[str, int | None]
+) -> RetentionPeriods:
+    """Sets these periods of the partner's RetentionPeriods. Returns all of them."""
+    before = await store.retention.get(partner.id)
+    after = before._replace(**periods)
+    if before != after:
         entry = audit_entry(
             partner.id, now_ms, OPERATOR, "retention.change", str(partner.id),
-            before=was, after=becomes,
+            before=_in_words(before), after=_in_words(after),
         )  # fmt: skip
         await store.retention.set(partner.id, periods, entry)
+    return after
 
 
 def _in_words(periods: RetentionPeriods) -> dict[str, str]:

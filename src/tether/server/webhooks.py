@@ -183,16 +183,17 @@ class WebhookService:
 
         Raises NotFound.
         """
-        webhook, now_ms = await self._stored.get(partner, webhook_id), self._now_ms()
-        verifier, sealed = self._new_secret(webhook.signature)
-        before = webhook.old_secrets if webhook.old_until_ms > now_ms else []
-        old = [webhook.secret, *before][:MAX_OLD_SECRETS] if overlap_ms else []
-        await self._stored.change(
-            partner, webhook_id,
-            {"secret": sealed, "old_secret": " ".join(old), "old_until_ms": now_ms + overlap_ms},
-            self._entry(webhook, by, "webhook.rotate_secret"),
-        )  # fmt: skip
-        return await self._stored.get(partner, webhook_id), verifier
+        while True:
+            webhook, now_ms = await self._stored.get(partner, webhook_id), self._now_ms()
+            verifier, sealed = self._new_secret(webhook.signature)
+            before = webhook.old_secrets if webhook.old_until_ms > now_ms else []
+            old = [webhook.secret, *before][:MAX_OLD_SECRETS] if overlap_ms else []
+            rotated = replace(
+                webhook, secret=sealed, old_secret=" ".join(old), old_until_ms=now_ms + overlap_ms
+            )
+            entry = self._entry(webhook, by, "webhook.rotate_secret")
+            if await self._stored.rotate(webhook, rotated, entry):  # no other one was faster
+                return rotated, verifier
 
     async def test(self, partner: int, webhook_id: str) -> Outcome:
         """Sends a test message now. If that succeeds, an endpoint that failed continues.

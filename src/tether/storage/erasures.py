@@ -23,11 +23,12 @@ ALL = "SELECT partner, kind, code FROM erasures WHERE kind <> 'ended' ORDER BY b
 FIND = "SELECT 1 FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
 _EVENTS = "SELECT 1 FROM {one}_events e WHERE e.partner = $1 AND e.{one}_id = $2"
 COUNT = f"SELECT count(*) FROM ({_EVENTS} LIMIT {MAX_COUNTED + 1}) x"
-# $5 says whether the entity may have events.
+# $5 says whether the entity may have events, $6 which version it must have; 0 means any.
 ADD = f"""
 INSERT INTO erasures (partner, kind, code, begun_ms)
 SELECT $1, '{{one}}s', $3, $4
-WHERE EXISTS (SELECT 1 FROM {{one}}s x WHERE x.partner = $1 AND x.id = $2)
+WHERE EXISTS (SELECT 1 FROM {{one}}s x
+              WHERE x.partner = $1 AND x.id = $2 AND $6 IN (0, x.version))
   AND ($5 = 1 OR NOT EXISTS ({_EVENTS}))
 ON CONFLICT (partner, kind, code) DO NOTHING
 """
@@ -142,17 +143,24 @@ class Erasures:
         return int(count)
 
     async def begin(
-        self, erasure: Erasure, now_ms: int, also: Sequence[Statement], *, with_events: bool
+        self,
+        erasure: Erasure,
+        now_ms: int,
+        also: Sequence[Statement],
+        *,
+        with_events: bool,
+        version: int,
     ) -> bool:
         """Deletes the charger or vehicle itself, so that no more events are added, and stores that
-        the erasure has begun. False if it does not exist, or has events and `with_events` is False.
+        the erasure has begun. False if it does not exist, has another version, unless that is 0, or
+        has events and `with_events` is False.
         """
         partner, _, id = erasure
         this = (partner, id, erasure.code)
         before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
         counts = await self._engine.write_all(
             *before,
-            Statement(erasure.sql(ADD), (*this, now_ms, int(with_events))),
+            Statement(erasure.sql(ADD), (*this, now_ms, int(with_events), version)),
             *where_found(also, erasure.sql(EXISTS), *this),
             Statement(erasure.sql(DELETE_ENTITY), this),
             Statement(DELETE_SNAPSHOT, this),

@@ -9,7 +9,7 @@ from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
 from tether.domain.partners import Holdings, Partner
-from tether.storage.engine import Engine, Row, Statement
+from tether.storage.engine import Engine, Row, Statement, where_found
 from tether.storage.turns import throttled
 
 ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
@@ -26,7 +26,12 @@ ORDER BY name LIMIT $2
 ADD = """
 INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
 """
-RENAME = "UPDATE partners SET name = $2 WHERE id = $1"
+THIS = "SELECT 1 FROM partners WHERE id = $1"
+RENAME = """
+UPDATE partners SET name = $3 WHERE id = $1 AND name = $2
+AND NOT EXISTS (SELECT 1 FROM partners x WHERE x.name = $3)
+"""
+RENAMED = f"{THIS} AND name = $2"
 
 HOLDINGS = """
 SELECT (SELECT count(*) FROM chargers WHERE partner = $1),
@@ -63,7 +68,7 @@ class Partners:
 
     async def add(self, partner: Partner, *also: Statement) -> Partner:
         """Stores a new partner; returns the partner of this name, new or not."""
-        await self._engine.write_all(Statement(ADD, partner), *also)
+        await self._engine.write_all(Statement(ADD, partner), *where_found(also, THIS, partner.id))
         found = await self.find(partner.name)
         assert found is not None
         return found
@@ -91,9 +96,14 @@ class Partners:
 
     async def rename(self, partner: Partner, name: str, *also: Statement) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""
-        if await self.find(name) is not None:
+        done, *_ = await self._engine.write_all(
+            Statement(RENAME, (partner.id, partner.name, name)),
+            *where_found(also, RENAMED, partner.id, name),
+        )
+        if not done and await self.find(name) is not None:
             raise SetupError(f"There is a partner {name!r} already.")
-        await self._engine.write_all(Statement(RENAME, (partner.id, name)), *also)
+        if not done:
+            raise SetupError(f"There is no partner {partner.name!r} any more.")
 
     async def holdings(self, partner: Partner) -> Holdings:
         """How much data the partner has, by kind."""
@@ -158,10 +168,6 @@ REVOKE_KEY = "UPDATE keys SET revoked_ms = $2 WHERE digest = $1 AND revoked_ms I
 EXPIRE_KEY = """
 UPDATE keys SET expires_ms = $2 WHERE digest = $1 AND (expires_ms IS NULL OR expires_ms > $2)
 """
-SET_KEY = """
-UPDATE keys SET name = $2, rate_requests = $3, rate_window_s = $4, burst = $5, expires_ms = $6
-WHERE digest = $1
-"""
 # $1 is a JSON object: instant and address by digest. An older instant does not replace a newer one.
 RECORD_USE = """
 UPDATE keys SET last_used_ms = used.at_ms, last_used_from = used.client
@@ -187,6 +193,17 @@ def add_key_statement(key: Key) -> Statement:
         (key.digest, key.prefix, key.partner, key.name, key.rate.requests, key.rate.window_s,
          key.burst, int(key.read_only), key.created_ms, key.expires_ms),
     )  # fmt: skip
+
+
+def _settings_of(key: Key) -> dict[str, object]:
+    """The columns that the operator can change, with their values."""
+    return {
+        "name": key.name,
+        "rate_requests": key.rate.requests,
+        "rate_window_s": key.rate.window_s,
+        "burst": key.burst,
+        "expires_ms": key.expires_ms,
+    }
 
 
 class Keys:
@@ -230,12 +247,15 @@ class Keys:
         """The key stops working at this instant at the latest."""
         await self._engine.write_all(Statement(EXPIRE_KEY, (key.digest, at_ms)), *also)
 
-    async def set(self, key: Key, *also: Statement) -> None:
-        """Stores the name, rate, burst and end of this key."""
-        row = (
-            key.digest, key.name, key.rate.requests, key.rate.window_s, key.burst, key.expires_ms,
-        )  # fmt: skip
-        await self._engine.write_all(Statement(SET_KEY, row), *also)
+    async def set(self, key: Key, changed: Key, *also: Statement) -> None:
+        """Stores the name, rate, burst and end of `changed`, as far as they differ from `key`: the
+        others may be changed meanwhile.
+        """
+        was, becomes = _settings_of(key), _settings_of(changed)
+        row = {name: value for name, value in becomes.items() if value != was[name]}
+        assigned = [f"{name} = ${number}" for number, name in enumerate(row, start=2)]
+        sql = f"UPDATE keys SET {', '.join(assigned)} WHERE digest = $1"
+        await self._engine.write_all(Statement(sql, (key.digest, *row.values())), *also)
 
     async def record_use(self, uses: Mapping[str, tuple[int, str | None]]) -> None:
         """Records the last use of keys: the instant and the address, by digest."""

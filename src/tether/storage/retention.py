@@ -7,6 +7,8 @@ ADD in events.py refuses events with a timestamp before the partner's horizon. S
 change the sessions around expired ones.
 """
 
+from collections.abc import Mapping
+
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import RetentionPeriods
 from tether.domain.timestamps import DAY_MS, parse_instant
@@ -24,10 +26,9 @@ ALL = (
     f"SELECT p.id, {_AGES} FROM partners p LEFT JOIN retention r ON r.partner = p.id ORDER BY p.id"
 )
 SET = """
-INSERT INTO retention (partner, events_ms, requests_ms, attempts_ms, lease_ms)
-SELECT $1, $2, $3, $4, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
-ON CONFLICT (partner) DO UPDATE SET events_ms = excluded.events_ms,
-    requests_ms = excluded.requests_ms, attempts_ms = excluded.attempts_ms
+INSERT INTO retention (partner, lease_ms, {names})
+SELECT $1, 0, {values} WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ON CONFLICT (partner) DO UPDATE SET {changes}
 """
 # The horizon only moves forward. So an event that was refused stays refused.
 MOVE_HORIZON = """
@@ -87,10 +88,14 @@ class Retention:
             (partner, RetentionPeriods(*ages)) for partner, *ages in await self._engine.read(ALL)
         ]
 
-    async def set(self, partner: int, ages: RetentionPeriods, *also: Statement) -> None:
-        """Sets how long the partner's data is kept. The horizon stays."""
-        lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
-        await self._engine.write_all(Statement(SET, (partner, *lengths)), *also)
+    async def set(self, partner: int, periods: Mapping[str, int | None], *also: Statement) -> None:
+        """Sets these periods of RetentionPeriods; the others stay."""
+        sql = SET.format(
+            names=", ".join(periods),
+            values=", ".join(f"${number}" for number, _ in enumerate(periods, start=2)),
+            changes=", ".join(f"{name} = excluded.{name}" for name in periods),
+        )
+        await self._engine.write_all(Statement(sql, (partner, *periods.values())), *also)
 
     async def count_events_before(self, partner: int, before_ms: int) -> int:
         """The number of the partner's events before an instant."""

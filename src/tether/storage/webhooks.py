@@ -77,6 +77,11 @@ SELECT w.enabled, w.stopped, w.failing_since_ms IS NULL, count(*) FROM webhooks 
 GROUP BY 1, 2, 3
 """
 THIS = "SELECT 1 FROM webhooks WHERE partner = $1 AND id = $2"
+ROTATE = """
+UPDATE webhooks SET secret = $4, old_secret = $5, old_until_ms = $6, fence = fence + 1
+WHERE partner = $1 AND id = $2 AND secret = $3
+"""
+ROTATED = f"{THIS} AND secret = $3"
 DELETE = "DELETE FROM webhooks WHERE partner = $1 AND id = $2"
 DELETE_PARKED = "DELETE FROM webhook_parked WHERE partner = $1 AND webhook = $2"
 DELETE_ATTEMPTS = "DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2"
@@ -357,6 +362,15 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
         )
         if not changed:
             raise NotFound
+
+    async def rotate(self, webhook: Endpoint, rotated: Endpoint, *also: Statement) -> bool:
+        """Stores the secrets of `rotated`, unless `webhook` has another secret by now."""
+        secrets = rotated.secret, rotated.old_secret, rotated.old_until_ms
+        done, *_ = await self._engine.write_all(
+            Statement(ROTATE, (webhook.partner, webhook.id, webhook.secret, *secrets)),
+            *where_found(also, ROTATED, webhook.partner, webhook.id, rotated.secret),
+        )
+        return bool(done)
 
     async def delete(self, partner: int, webhook_id: str, *also: Statement) -> None:
         """Deletes the endpoint, if it exists, with its parked messages and attempts."""

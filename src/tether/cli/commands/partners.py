@@ -170,16 +170,15 @@ def retention(
         else:
             note(loss)
 
+    given = {"events_ms": events_ms, "requests_ms": requests_ms, "attempts_ms": attempts_ms}
+    changes = {
+        name: None if age_ms == SERVER_DEFAULT else age_ms
+        for name, age_ms in given.items() if age_ms is not None
+    }  # fmt: skip
+
     async def change(store: Store, now_ms: int) -> RetentionPeriods:
         found = await admin.find_partner(store, partner)
-        was = await store.retention.get(found.id)
-        periods = RetentionPeriods(
-            _changed(events_ms, was.events_ms),
-            _changed(requests_ms, was.requests_ms),
-            _changed(attempts_ms, was.attempts_ms),
-        )
-        await admin.set_retention(store, now_ms, found, periods)
-        return periods._replace(horizon_ms=was.horizon_ms)
+        return await admin.set_retention(store, now_ms, found, changes)
 
     periods = stores.in_store(database, change)
     horizon = format_optional_instant(periods.horizon_ms)
@@ -202,12 +201,6 @@ def retention(
             ("Horizon", f"events before {horizon} are refused" if horizon else "none yet"),
         ]
     )
-
-
-def _changed(given_ms: int | None, was_ms: int | None) -> int | None:
-    if given_ms is None:
-        return was_ms
-    return None if given_ms == SERVER_DEFAULT else given_ms
 
 
 def _days(period_ms: int | None) -> float | None:

@@ -70,10 +70,11 @@ class EntityResource(Generic[E]):
         if query.get("events", "erase") != "erase":
             raise Invalid("events", "It must be erase, or left out.")
         req.context.is_kept = "events" not in query  # it would name the erased entity
+        version = 0
         if is_conditional(req):
             epoch = await self._store.epochs.current()
-            current = await self._store.entities.get(self._kind, partner, entity_id)
-            check_version(req, etag(current.version, epoch))
+            version = (await self._store.entities.get(self._kind, partner, entity_id)).version
+            check_version(req, etag(version, epoch))
         one, now_ms = self._kind.__name__.lower(), self._now_ms()
         by = requests.actor_of(req)
         if entity_id in by.request_id:  # the client may choose it
@@ -86,7 +87,7 @@ class EntityResource(Generic[E]):
         )  # fmt: skip
         done = await self._store.erasing.erase(
             Erasure(partner, f"{one}s", entity_id), now_ms, [entry],
-            with_events="events" in query,
+            with_events="events" in query, version=version,
         )  # fmt: skip
         req.context.is_kept = False
         resp.status = 204 if done else 202
