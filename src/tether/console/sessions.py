@@ -20,6 +20,7 @@ from tether.domain.models import is_entity_id, uuid_to_read
 from tether.domain.session_causes import causes_of
 from tether.domain.session_record import OrderedEvent
 from tether.domain.session_views import FLAGS, StoredSession, session_of
+from tether.domain.summary import Row, Sums
 from tether.domain.timestamps import moment_of, ms_of
 from tether.domain.views import Flag, Session
 from tether.storage.sessions import SessionPosition
@@ -190,7 +191,7 @@ class TotalsPage(SlowPage):
     async def values(self, req: Request) -> dict[str, object]:
         partner, query = partner_of(req).id, session_query(query_of(req))
         wanted, zone, unit = query.filter, query.time_zone, Unit(query.unit)
-        sums, bars, more = None, [], None
+        sums, bars, more, division = None, list[Row[Sums]](), None, Calendar(unit, zone).bucket
         try:
             async with asyncio.timeout(SUM_TIMEOUT_S), self._turns.of(partner):
                 summaries = self._store.summaries
@@ -198,16 +199,19 @@ class TotalsPage(SlowPage):
                     partner, wanted, undivided, None, after=None, limit=1
                 )
                 sums = rows[0].total if rows else None
-                rows, more = await summaries.page(
-                    partner, wanted, Calendar(unit, zone).bucket, None, after=None, limit=MAX_BARS
-                )
-                bars = [(_bar_name(row.bucket.from_ms, zone, unit), row) for row in rows]
+                while len(bars) < MAX_BARS:
+                    rows, more = await summaries.page(
+                        partner, wanted, division, None, after=more, limit=MAX_BARS - len(bars)
+                    )
+                    bars += rows
+                    if more is None:
+                        break
         except (TimeoutError, Unavailable):
             sums = None  # the page says that there are too many
         return {
             "total": sums,
             "is_too_much": sums is None and await self._any(partner, wanted),
-            "bars": bars,
+            "bars": [(_bar_name(row.bucket.from_ms, zone, unit), row) for row in bars],
             "is_cut": more is not None,
             "unit": query.unit,
             "zone": query.zone,

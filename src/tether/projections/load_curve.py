@@ -12,7 +12,7 @@ from tether.domain.load_curve import Load, Profile
 from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
 from tether.domain.summary import ALL_GROUPS, Keys, MeasuredSession, Page, Row, RowPosition, keys_of
 from tether.projections.database_sums import buckets_from
-from tether.projections.summaries import Summaries, summed_rows
+from tether.projections.summaries import Summaries, summed_page
 from tether.storage.plugged_in import EventsWanted, PluggedIn
 
 SESSIONS = 100  # their curves are in memory together
@@ -62,19 +62,19 @@ class LoadCurves:
         begin_ms, end_ms = steps[0].from_ms, steps[-1].to_ms
         lasting = wanted._replace(overlapping_from_ms=begin_ms - 1, overlapping_to_ms=end_ms)
         sessions = self._with_curves(partner, lasting, (*(step.from_ms for step in steps), end_ms))
-        rows: list[Row[Load]] = []
-        part = Bucket(begin_ms, end_ms)
         last = after if keys else None  # without keys the steps begin after it
-        async for row in summed_rows(
-            sessions, window.bucket, keys or keys_of(None), Load, part=part, after=last
-        ):
-            if len(rows) == limit:  # only with keys
-                return Page(rows, rows[-1].position)
-            rows.append(row)
+        rows, stop = await summed_page(
+            sessions, window.bucket, keys or keys_of(None), Load,
+            part=Bucket(begin_ms, end_ms), after=last, limit=limit,
+        )  # fmt: skip
         if keys is None:
             known = {row.bucket: row for row in rows}
-            rows = [known.get(step) or Row(step, "", Load()) for step in steps]
-        stop = None if end_ms == window.to_ms else RowPosition(steps[-1].from_ms, ALL_GROUPS)
+            rows = [
+                known.get(step) or Row(step, "", Load())
+                for step in steps if stop is None or step.from_ms <= stop.from_ms
+            ]  # fmt: skip
+        if stop is None and end_ms < window.to_ms:
+            stop = RowPosition(steps[-1].from_ms, ALL_GROUPS)
         return Page(rows, stop)
 
     async def _with_curves(

@@ -1,7 +1,7 @@
 """Adds up sessions by time and by group, for summaries and load curves.
 
 It takes one bucket of time after the other. In memory are the groups of the bucket and the sessions
-that continue after it. A page ends when it is full.
+that continue after it. A page ends when it is full, or after many sessions.
 """
 
 from collections import Counter
@@ -33,6 +33,7 @@ from tether.storage.sessions import SessionPosition, Sessions
 from tether.storage.turns import TimeSlice
 
 AT_ONCE = 1_000  # sessions
+MAX_READ = 5_000  # sessions for a page: a client waits for some seconds only
 
 
 class Summaries:
@@ -62,20 +63,16 @@ class Summaries:
             if page is not None:
                 return page
         part = WHOLE
-        if after is not None and group is not None and after.key == ALL_GROUPS:
-            after = RowPosition(division(after.from_ms).to_ms, "")
         if after is not None:
-            part = Bucket(after.from_ms, WHOLE.to_ms)
-            wanted = _lasting(wanted, after.from_ms - 1)  # includes a charge at the very end
-        found: list[Row[Sums]] = []
-        sessions = self.measured(partner, wanted)
-        async for row in summed_rows(
-            sessions, division, keys_of(group), Sums, part=part, after=after
-        ):
-            if len(found) == limit:
-                return Page(found, found[-1].position)
-            found.append(row)
-        return Page(found, None)
+            begin_ms = after.from_ms
+            if after.key == ALL_GROUPS:
+                begin_ms, after = division(begin_ms).to_ms, None
+            part = Bucket(begin_ms, WHOLE.to_ms)
+            wanted = _lasting(wanted, begin_ms - 1)  # includes a charge at the very end
+        return await summed_page(
+            self.measured(partner, wanted), division, keys_of(group), Sums,
+            part=part, after=after, limit=limit,
+        )  # fmt: skip
 
     async def chargers(
         self, partner: int, wanted: SessionFilter, group: Group | None
@@ -115,7 +112,7 @@ def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
     return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
 
 
-async def summed_rows(
+async def summed_page(
     sessions: AsyncIterator[MeasuredSession],
     division: Division,
     keys: Keys,
@@ -123,12 +120,16 @@ async def summed_rows(
     *,
     part: Bucket,
     after: RowPosition | None,
-) -> AsyncIterator[Row[T]]:
-    """The rows of a part of time after a position. Sessions come in the order of their start."""
+    limit: int,
+) -> Page[T]:
+    """Up to `limit` rows of a part of time after a position. Sessions come in the order of their
+    start. The page ends sooner, after a bucket, if it has read many sessions.
+    """
+    found: list[Row[T]] = []
     bucket = None if part == WHOLE else division(part.from_ms)
     groups: dict[str, T] = {}
     continuing: list[MeasuredSession] = []  # sessions that continue after the bucket
-    time_slice = TimeSlice()
+    read, time_slice = 0, TimeSlice()
 
     async def add(session: MeasuredSession, bucket: Bucket) -> None:
         last_ms = session.last_ms
@@ -146,7 +147,11 @@ async def summed_rows(
             async for key in _in_order(groups):
                 row = Row(bucket, key, groups[key])
                 if after is None or row.position > after:
-                    yield row
+                    if len(found) == limit:
+                        return Page(found, found[-1].position)
+                    found.append(row)
+            if found and read > MAX_READ:
+                return Page(found, RowPosition(bucket.from_ms, ALL_GROUPS))
             groups.clear()
             more = continuing and bucket.to_ms < part.to_ms
             bucket = division(bucket.to_ms) if more else None
@@ -156,8 +161,10 @@ async def summed_rows(
                 for earlier in begun:
                     await add(earlier, bucket)
         if session is not None:
+            read += 1
             bucket = bucket or division(session.start_ms)
             await add(session, bucket)
+    return Page(found, None)
 
 
 async def _with_end(
