@@ -94,7 +94,8 @@ class Charge(NamedTuple):
 
 def share(total: Decimal, places: int, part: int, whole: int) -> Decimal:
     """This part of the total, rounded towards zero to so many decimal places."""
-    units = int(EXACT.multiply(abs(total).scaleb(places, EXACT), Decimal(part))) // whole
+    numerator, denominator = abs(total).as_integer_ratio()
+    units = numerator * 10**places * part // (denominator * whole)
     return Decimal(-units if total < 0 else units).scaleb(-places)
 
 

@@ -6,6 +6,7 @@ as may fill the page. So all pages together add up little more than a single pag
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from tether.domain.calendar import LAST_MS, WHOLE, Bucket, Division
@@ -14,13 +15,15 @@ from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_views import StoredSession
 from tether.domain.summary import (
     ALL_GROUPS,
+    ENERGY_PLACES,
+    TIME_PLACES,
+    Charge,
     Group,
     MeasuredSession,
     Page,
     Row,
     RowPosition,
     Sums,
-    keys_of,
     measured_of,
 )
 from tether.storage.entities import Entities
@@ -29,6 +32,7 @@ from tether.storage.session_sums import MAX_OTHERS as MAX_OF_PART
 from tether.storage.session_sums import (
     MAX_PAIRS,
     GroupSums,
+    OtherSession,
     Part,
     PartSums,
     Selection,
@@ -79,7 +83,7 @@ class _BucketSums:
         self.continues = False
         self._buckets = buckets
         self._groups = groups
-        self._keys = keys_of(group)
+        self._group = group
         self._counts_vehicles = group is not Group.AREA  # for an area the database returns them
         self._starts = [bucket.from_ms for bucket in buckets]
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
@@ -113,14 +117,20 @@ class _BucketSums:
 
     async def add_session(self, session: MeasuredSession) -> None:
         """Adds a session that is already counted."""
-        names = [name for name in self._keys(session) if self._groups.has(name)]
+        if not self._groups.has(name := self._name_of(session)):
+            return
         index, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
         while index < len(self._buckets) and self._buckets[index].from_ms <= last_ms:
-            for name in names:
-                self._of(index, name).add_measures(session, self._buckets[index])
+            self._of(index, name).add_measures(session, self._buckets[index])
             index += 1
             await self._time_slice.yield_if_over()
-        self.continues |= bool(names) and last_ms >= self._buckets[-1].to_ms
+        self.continues |= last_ms >= self._buckets[-1].to_ms
+
+    def _name_of(self, session: MeasuredSession) -> str:
+        if self._group is None:
+            return ""
+        is_vehicle = self._group is Group.VEHICLE
+        return session.vehicle_id if is_vehicle else self._groups.of(session.charger_id)
 
     async def rows(self) -> list[Row[Sums]]:
         """The rows of all buckets and groups that have a session, in order."""
@@ -279,7 +289,8 @@ class DatabaseSums:
         sums, others = _BucketSums(buckets, groups, query.group), 0
         for start in range(0, len(parts), PARTS):
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
-            keys = [key for part in found for key in part.others]
+            other = [session for part in found for session in part.others]
+            keys = [session.key for session in other if session.charge_ms is None]
             others += len(keys)
             if others > MAX_OTHERS or any(
                 len(part.others) > MAX_OF_PART or len(part.pairs) > MAX_PAIRS for part in found
@@ -287,6 +298,8 @@ class DatabaseSums:
                 raise _TooMuch
             for index, part in enumerate(found, start=start):
                 await sums.add(index, part)
+            for session in filter(None, map(_measured_of, other)):
+                await sums.add_session(session)
             for at in range(0, len(keys), KEYS):
                 for session in await self._of_keys(partner, keys[at : at + KEYS]):
                     await sums.add_session(session)
@@ -321,6 +334,25 @@ class DatabaseSums:
             ))
             for record, vehicle, charger in await self._plugged_in.of_keys(partner, keys)
         ]  # fmt: skip
+
+
+def _measured_of(session: OtherSession) -> MeasuredSession | None:
+    """The session in numbers; None if its columns do not tell them."""
+    begin_ms, stop_ms, end_ms = session.charge_ms, session.stop_ms, session.end_ms
+    if begin_ms is None or stop_ms is None or end_ms is None:
+        return None
+    charge = Charge(
+        begin_ms,
+        stop_ms,
+        None if session.unmeasured else Decimal(session.energy or 0).scaleb(-ENERGY_PLACES),
+        Decimal(session.charged or 0).scaleb(-TIME_PLACES),
+        bool(session.estimated),
+        None if session.power is None else Decimal(session.power).scaleb(-ENERGY_PLACES),
+    )
+    charger = Charger(id=session.charger_id)
+    return MeasuredSession(
+        session.vehicle_id, session.charger_id, charger, (), session.start_ms, end_ms, [charge]
+    )
 
 
 def _selection(query: SumsQuery, groups: _GroupRange) -> Selection:

@@ -2,9 +2,9 @@
 
 Time is divided into parts. The sessions that began in a part are added up, all together or by
 group. Their share after the end of the part is a sum of its own, because it belongs to the next
-part. Some sessions cannot be split so. Their keys are returned instead: active sessions, sessions
-that end after the next part, also with a charge of no length at its very end, sessions with several
-charge periods that end after their part, and sessions with fractions.
+part. Some sessions cannot be split so, and are returned instead: active sessions, sessions that end
+after the next part, also with a charge of no length at its very end, sessions with several charge
+periods that end after their part, and sessions with fractions.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from tether.storage.engine import (
     Engine,
     batch,
     batch_of,
+    columns,
     columns_of,
     json_array,
     json_id,
@@ -24,7 +25,7 @@ from tether.storage.engine import (
 from tether.storage.plugged_in import SessionKey
 
 MAX_PAIRS = 500_000  # of a charger and a vehicle, in each part
-MAX_OTHERS = 20_000  # keys in each part; one more is returned if there are more
+MAX_OTHERS = 20_000  # other sessions in each part; one more is returned if there are more
 
 
 class Part(NamedTuple):
@@ -70,11 +71,35 @@ class GroupSums(NamedTuple):
     power_beyond: int | None = None
 
 
+class OtherSession(msgspec.Struct, array_like=True, gc=False):
+    """A session that the database does not add up: its key, and its columns for sums. `charge_ms`
+    is None if they do not tell when it charged.
+    """
+
+    charger_id: str
+    vehicle_id: str
+    start_ms: int
+    start_rank: int
+    end_ms: int | None
+    energy: int | None
+    estimated: int | None
+    charged: int | None
+    unmeasured: int | None
+    power: int | None
+    charge_ms: int | None
+    stop_ms: int | None
+
+    @property
+    def key(self) -> SessionKey:
+        """The key of the session."""
+        return SessionKey(self.charger_id, self.vehicle_id, self.start_ms, self.start_rank)
+
+
 class PartSums(NamedTuple):
     """The sums of each group in a part. Without groups, all sessions are a group named ""."""
 
     groups: dict[str, GroupSums]
-    others: list[SessionKey]
+    others: list[OtherSession]
     pairs: list[tuple[str, str]]
     """Chargers with their vehicles; one more than MAX_PAIRS if there are more."""
 
@@ -127,7 +152,7 @@ _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms
 def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
     """The statement for the sums of each part, and its parameters from $3 on; $2 are the parts.
 
-    With `others` it also selects the keys of the sessions that it does not add up, in another pass.
+    With `others` it also selects the sessions that it does not add up, in another pass.
     """
     parameters: list[object] = []
 
@@ -159,13 +184,15 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         groups = f"SELECT {key} AS key, {sums} GROUP BY {key}"
         return json_list(json_array(json_id("x.key"), "x.sums"), groups)
 
-    keys = pairs = "'[]'"
+    not_added = pairs = "'[]'"
     if others:
+        ids, numbers = OtherSession.__struct_fields__[:2], OtherSession.__struct_fields__[2:]
         element = json_array(
-            json_id("x.charger_id"), json_id("x.vehicle_id"), "x.start_ms", "x.start_rank"
+            *(json_id(f"x.{name}") for name in ids),
+            *(f"coalesce(CAST(x.{name} AS TEXT), 'null')" for name in numbers),
         )
-        keys = json_list(element, f"""
-            SELECT s.charger_id, s.vehicle_id, s.start_ms, s.start_rank {sessions}
+        not_added = json_list(element, f"""
+            SELECT {columns("s", OtherSession.__struct_fields__)} {sessions}
             AND NOT coalesce({_IS_SUM}, false) LIMIT {MAX_OTHERS + 1}
         """)  # fmt: skip
     if wanted.pairs:
@@ -176,8 +203,8 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         """)  # fmt: skip
     sql = f"""
 WITH {batch("wanted", *columns_of(Part))}
-SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {keys},
-       {pairs}
+SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)},
+       {not_added}, {pairs}
 FROM wanted w ORDER BY w.place
 """
     return sql, parameters
@@ -193,7 +220,7 @@ _counts = msgspec.json.Decoder(list[tuple[str, tuple[int, int, int]]])
 # A group, its number of sessions, six sums and the highest power.
 _Sums = tuple[int, int, int, int, int, int, int, int | None]
 _groups = msgspec.json.Decoder(list[tuple[str, _Sums]])
-_keys = msgspec.json.Decoder(list[SessionKey])
+_others = msgspec.json.Decoder(list[OtherSession])
 _pairs = msgspec.json.Decoder(list[tuple[str, str]])
 
 
@@ -215,7 +242,7 @@ class SessionSums:
         sql, parameters = statement(wanted, others=False)
         rows = await self._engine.scan(sql, partner, batch_of(parts), *parameters)
         found = [_sums(*row) for row in rows]
-        # Parts with other sessions are read again with their keys: both must be of one moment.
+        # Parts with other sessions are read again with them: both must be of one moment.
         places = [
             place for place, sums in enumerate(found)
             if any(group.added < group.sessions for group in sums.groups.values())
@@ -236,4 +263,4 @@ def _sums(counts: str, whole: str, beyond: str, others: str, pairs: str) -> Part
     for key, (count, *sums, power) in _groups.decode(beyond):
         if count:
             groups[key] = groups[key]._replace(beyond=sums, power_beyond=power)
-    return PartSums(groups, _keys.decode(others), _pairs.decode(pairs))
+    return PartSums(groups, _others.decode(others), _pairs.decode(pairs))
