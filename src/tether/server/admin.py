@@ -197,6 +197,12 @@ async def console_link(store: Store, now_ms: int) -> str:
     return f"/console/enter/{token}"
 
 
+def check_names(partner_name: str, key_name: str) -> None:
+    """Raises SetupError if a partner, or a key, can have no such name."""
+    _checked_name(partner_name)
+    _check_name(key_name)
+
+
 def _check_name(name: str) -> None:
     if len(name) > LONGEST_NAME or not name.isprintable() or _looks_like_a_key(name):
         raise SetupError(f"A key's name has up to {LONGEST_NAME} printable characters, no key.")

@@ -1,5 +1,7 @@
 """`tether keys`: create, list, change, revoke and rotate API keys."""
 
+from functools import partial
+
 import click
 
 from tether.cli import stores
@@ -71,14 +73,12 @@ def create(
     \b
       KEY=$(tether keys create acme --rate 5000/h --expires 90d)
     """
-
-    async def make(store: Store, now_ms: int) -> tuple[str, Key]:
-        return await admin.create_key(
-            store, now_ms, partner, name=name, rate=rate, burst=burst, expires_ms=expires_ms,
-            read_only=read_only, test=test,
-            on_new_partner=lambda name: note(f"New partner {name}."),
-        )  # fmt: skip
-
+    admin.check_names(partner, name)  # before a database is made
+    make = partial(
+        admin.create_key, partner_name=partner, name=name, rate=rate, burst=burst,
+        expires_ms=expires_ms, read_only=read_only, test=test,
+        on_new_partner=lambda name: note(f"New partner {name}."),
+    )  # fmt: skip
     secret, key = stores.in_store(database, make, create=True, force=force)
     _show_new_key(secret, key, database)
 
