@@ -94,7 +94,7 @@ install: .venv/installed ## installs everything that the targets above need
 .venv/installed: requirements.txt pyproject.toml
 .venv/runs .venv/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Tether needs Python 3.11 or newer; name one with PYTHON=…"; exit 1; }
+		|| { echo "Tether needs Python 3.11 or newer. Name one, such as: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing what Tether needs into .venv …"
 	@$(PIP) install --require-hashes -r $<

@@ -293,7 +293,9 @@ def test_a_database_that_is_read_only_is_read_and_check_says_why_no_more(
         assert partner.client.patch("/chargers/C1", json={}).status_code == 503
         assert len(partner.client.get("/events").json()) == 1
         assert partner.client.get("/ready").status_code == 200
-    assert check(database)["writes"][0] == "problem"
+    found = check(database)
+    assert found["writes"][0] == "problem"
+    assert found["settings"] == ("ok", "2 given, the others have their defaults.")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         sql = f"ALTER DATABASE {name_of(database)} RESET default_transaction_read_only"

@@ -206,6 +206,12 @@ def test_listening(server: Server, key: str, receiver: Receiver, path: str) -> N
     assert process.wait(30) == 130
 
 
+def test_listening_for_no_address(server: Server, key: str) -> None:
+    refused = webhooks(server, key, "listen", "--forward", "3000")
+    assert refused.returncode == 1
+    assert "--forward must be a URL such as http://localhost:3000/hook." in refused.stderr
+
+
 def test_a_key_that_only_reads_changes_nothing(server: Server, key: str) -> None:
     with server.client(key) as http:
         made = http.post("/webhooks", json={"url": "https://hook.invalid/"}).json()

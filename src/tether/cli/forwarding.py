@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tether.cli.access import Access
 from tether.cli.display.output import note, say
@@ -36,6 +37,8 @@ def forward_messages(access: Access, url: str, secret: str | None, types: Sequen
     from httpx2 import Client as Http
     from httpx2 import HTTPError
 
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise SetupError("--forward must be a URL such as http://localhost:3000/hook.")
     secret = _checked_secret(secret or new_secret())
     wanted = set(types or MessageType)
     messages: queue.Queue[Message | Exception] = queue.Queue(maxsize=1000)

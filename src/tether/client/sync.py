@@ -39,6 +39,9 @@ S = TypeVar("S", ChargerState, VehicleState)
 class Client(Runner):
     """Tether's Partner API. May be used by many threads; keeps its connections until closed.
 
+    The calls are methods of `chargers`, `vehicles`, `events`, `sessions`, `capacity` and
+    `webhooks`, such as `chargers.put`, and of the client itself.
+
     `url` and `api_key` are by default TETHER_URL and TETHER_API_KEY. `timeout` is the number of
     seconds that one try may go without any data. `retries` is how often a call is tried again after
     a broken connection, 429, 502, 503 and 504. Calls on states, sessions and capacity wait until

@@ -4,7 +4,7 @@ import base64
 import hmac
 from collections.abc import Iterable, Mapping
 from time import time
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 
@@ -43,6 +43,13 @@ class WebhookChanges(WebhookMembers, total=False):
     url: str
 
 
+class Headers(Protocol):
+    """Headers of a request, as a dict or of any web framework, `http.server` included."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Their names and values."""
+
+
 _KNOWN = {"signature", *WebhookChanges.__annotations__}
 
 
@@ -60,7 +67,7 @@ def webhook_body(members: Mapping[str, Any]) -> bytes:
 
 
 def verify_webhook(
-    headers: Mapping[str, str], body: bytes | str, secret: str, *, tolerance_s: int = TOLERANCE_S
+    headers: Headers, body: bytes | str, secret: str, *, tolerance_s: int = TOLERANCE_S
 ) -> dict[str, Any]:
     """The message in the body of a request. Raises ValueError unless it was signed by this secret
     (`whsec_…`), or by the private key to this public one (`whpk_…`), within the tolerance of now.

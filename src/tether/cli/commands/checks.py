@@ -192,7 +192,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
     if free < TOO_LITTLE_SPACE:
         yield problem("disk", text, "Writes will fail soon: make room.")
     elif free < LITTLE_SPACE:
-        yield warning("disk", text, "A million events take about 0.5 GB.")
+        yield warning("disk", text, "A million events take up to 0.9 GB.")
     else:
         yield ok("disk", text)
 

@@ -107,4 +107,5 @@ def _show(report: Report, *, only_check: bool) -> None:
         if len(report.differing) > MAX_VEHICLES_SHOWN:
             say(f"  and {counted(len(report.differing) - MAX_VEHICLES_SHOWN, 'vehicle')} more")
     if report.backlog:
-        note(f"{report.partner}: {counted(report.backlog, 'event')} or fewer wait to be derived.")
+        waiting = f"{counted(report.backlog, 'event')} or fewer wait to be derived"
+        note(f"{report.partner}: {waiting}: until then sessions may differ.")

@@ -90,10 +90,16 @@ function colour(name) {
 }
 
 const WIDE = 80; // pixels of a name below a chart
+const numbers = new Intl.NumberFormat("en"); // as on the page, whatever the browser's language is
+
+function number(chart, value) {
+  return value == null ? "" : numbers.format(value);
+}
 
 function axes(below, ...others) {
   const look = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-  return [{ ...look, space: WIDE, ...below }, ...others.map((one) => ({ ...look, size: asWideAsNumbers, ...one }))];
+  const values = (chart, ticks) => ticks.map((tick) => numbers.format(tick));
+  return [{ ...look, space: WIDE, ...below }, ...others.map((one) => ({ ...look, size: asWideAsNumbers, values, ...one }))];
 }
 
 function asWideAsNumbers(chart, texts) {
@@ -158,7 +164,7 @@ function drawBars(element) {
     scales: { y: { range: withZero } },
     series: [
       { label: "From", value: (chart, x) => names.get(x) ?? "" },
-      { label: "Energy (kWh)", paths: bars, fill, stroke: fill, points: { show: false } },
+      { label: "Energy (kWh)", value: number, paths: bars, fill, stroke: fill, points: { show: false } },
     ],
   }, [xs, ys]);
 }
@@ -188,8 +194,8 @@ function drawCourse(element) {
       { scale: "%", side: 1, values: (u, ticks) => ticks.map((tick) => `${tick} %`), grid: { show: false } }),
     series: [
       { value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 19).replace("T", " ")), label: "Time" },
-      { label: "Power (kW)", scale: "kW", stroke: colour("--busy"), width: 2, paths: uPlot.paths.stepped({ align: 1 }), spanGaps: true },
-      { label: "State of charge (%)", scale: "%", stroke: colour("--good"), width: 2, spanGaps: true },
+      { label: "Power (kW)", scale: "kW", value: number, stroke: colour("--busy"), width: 2, paths: uPlot.paths.stepped({ align: 1 }), spanGaps: true },
+      { label: "State of charge (%)", scale: "%", value: number, stroke: colour("--good"), width: 2, spanGaps: true },
     ],
   }, [
     events.map((row) => Date.parse(row.dataset.at) / 1e3),
@@ -207,7 +213,7 @@ function drawLines(element) {
     axes: axes({ values: instants }, {}),
     series: [
       { label: "At", value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 16).replace("T", " ")) },
-      ...lines.map((line) => ({ label: line.textContent, stroke: colour(line.dataset.line), width: 2 })),
+      ...lines.map((line) => ({ label: line.textContent, value: number, stroke: colour(line.dataset.line), width: 2 })),
     ],
   }, [
     rows.map((row) => Number(row.dataset.x)),

@@ -40,7 +40,7 @@ ORDER BY c.relname
 _OTHERWISE = """
 SELECT s.name || ' = ' || current_setting(s.name)
 FROM pg_settings s JOIN jsonb_each_text(%s) w ON w.key = s.name
-WHERE s.setting <> w.value
+WHERE s.setting <> w.value AND s.source <> 'default'
 ORDER BY s.name
 """
 _STATE = """
