@@ -43,7 +43,8 @@ def try_it(tether: Path, folder: Path) -> None:
     """Makes the first calls with this program, on a database in the folder."""
     database = str(folder / "tether.db")
     print(run(tether, "--version", cwd=folder).strip())
-    key = run(tether, "keys", "create", "acme", "--database", database, cwd=folder).strip()
+    new_key = "keys", "create", "acme", "--create", "--database", database
+    key = run(tether, *new_key, cwd=folder).strip()
     with serving(tether, database, folder) as url:
         for method, path, body, status in CALLS:
             found = call(url, method, path, body, key)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import TETHER
+from tests.conftest import NOBODY_LISTENS, TETHER
 from tether.domain import timestamps
 from tether.server import admin
 from tether.server.databases import database_of
@@ -46,7 +46,10 @@ class Command:
     def variables(self, **more: str) -> dict[str, str]:
         """The whole environment of the process."""
         home = str(self.folder / "home")
-        named = {"HOME": home, "TETHER_DATABASE": self.database, **self.environment, **more}
+        named = {
+            "HOME": home, "TETHER_DATABASE": self.database, **NOBODY_LISTENS, **self.environment,
+            **more,
+        }  # fmt: skip
         return {name: os.environ[name] for name in MEASURED if name in os.environ} | named
 
     def __call__(self, *words: str, stdin: str = "", **variables: str) -> Result:

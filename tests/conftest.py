@@ -26,6 +26,7 @@ from tether.server import admin
 from tether.server.store import open_store
 
 TETHER = forked.TETHER
+ROOT = Path(__file__).parents[1]
 WITH_CONSTANTS = Path(__file__).parent / "faults" / "other_constants.py"
 QUICK = ("api", "audit", "cli", "store", "unit")
 FAST = Rate(1_000_000, 1)
@@ -48,6 +49,14 @@ subprocess.Popen = forked.Popen  # type: ignore[misc,assignment]
 
 # With `make test &` the shell ignores SIGINT, and children inherit that. Restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# No variable of a user counts, and no server at the usual address, as of `make run`, is asked.
+NOBODY_LISTENS = {"TETHER_PORT": "1"}
+for name in [name for name in os.environ if name.startswith("TETHER_")]:
+    if not name.startswith("TETHER_TEST_"):
+        del os.environ[name]
+os.environ |= NOBODY_LISTENS
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -147,6 +156,12 @@ class Server:
         # Reading certificates takes 70 ms.
         options = {"timeout": 30, "verify": False, "limits": ALL_KEPT, **options}
         return httpx.Client(base_url=self.url, headers=headers, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_folder_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands look for the demo of `make run` in their folder, and one may be served here."""
+    os.chdir(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="session", autouse=True)

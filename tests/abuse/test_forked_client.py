@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.abuse.forking import CALLS, CHILDREN, update
-from tests.conftest import Server
+from tests.conftest import ROOT, Server
 from tether.client import Charger, Client, Vehicle
 
 Fork = Callable[..., None]
@@ -34,7 +34,9 @@ def fork(server: Server, key: str) -> Fork:
         # Newer Pythons warn of forks beside threads, and these tests do exactly that.
         python = [sys.executable, "-W", "ignore::DeprecationWarning"]
         command = [*python, "-m", "tests.abuse.forking", name, server.url, key, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, timeout=240, check=False
+        )
         assert (done.returncode, done.stderr) == (0, "")
 
     return run

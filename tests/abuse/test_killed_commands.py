@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.abuse.test_erased_bytes import GONE, KEPT, report
-from tests.conftest import Server
+from tests.conftest import ROOT, Server
 from tests.older import make_older
 from tests.sql import execute
 from tests.store.test_upgrades import CLUSTERED_SESSIONS
@@ -49,7 +49,7 @@ def counts_in(path: Path) -> list[list[Any]]:
 def killed(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """What was found after each kill of the command on FOLDER/template.db."""
     command = [sys.executable, "-m", "tests.abuse.killed", str(folder), str(MOMENTS), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     outcomes: list[dict[str, Any]] = json.loads(done.stdout)
     assert any(outcome["killed"] for outcome in outcomes)
