@@ -84,11 +84,6 @@ class Authenticator:
             raise Forbidden
         return key
 
-    def partner_of(self, secret: str) -> int | None:
-        """The partner of a cached key, which may not be valid any more."""
-        key = self.cached_key(secret)
-        return key.partner if key else None
-
     def cached_key(self, secret: str) -> Key | None:
         """The cached key. It may not be valid any more."""
         cached = self._cached.get(_digest_of(secret) or "")

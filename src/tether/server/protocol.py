@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from tether.domain.errors import Abandoned, Code
+from tether.domain.keys import Key
 from tether.server.connections import BodyTurns, Bounds, error_response
 from tether.server.logging import is_new
 from tether.server.status_codes import STATUS
@@ -76,16 +77,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         bounds: Bounds,
         turns: LoopTurns,
         body_turns: BodyTurns,
-        partner_of: Callable[[str], int | None],
+        cached_key: Callable[[str], Key | None],
         **options: Any,
     ) -> None:
-        """The requests of partners take `turns`. `partner_of` finds the partner of a cached key."""
+        """The requests of partners take `turns`. `cached_key` finds a key that was used lately."""
         super().__init__(*arguments, **options)
         self.bounds = bounds
         self._turns = turns
         self._body_turns = body_turns
         self._waits_to_read = False  # it is not its turn
-        self._partner_of = partner_of
+        self._cached_key = cached_key
         self._timer: TimerHandle | None = None
         self._unread_timer: TimerHandle | None = None
         self._arriving = False  # a request has begun, and is not complete
@@ -172,7 +173,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if began and self._body_arrives() and not self.transport.is_closing():
             self._waits_to_read = True
             self.transport.pause_reading()
-            partner = _partner_of(self.cycle, self._partner_of)
+            partner = self._partner_of(self.cycle)
             self._body_turns.wait(partner, self._read_on, thread_time() - began)
 
     def _body_arrives(self) -> bool:
@@ -283,7 +284,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _begin(self, cycle: "RequestCycle", app: Any) -> None:
         """Gives the request to the application when it is its turn."""
         self._answering = cycle
-        self._turns.start(_partner_of(cycle, self._partner_of), cycle.run_asgi(app))
+        self._turns.start(self._partner_of(cycle), cycle.run_asgi(app))
+
+    def _partner_of(self, cycle: "RequestCycle") -> Hashable:
+        """The partner, or one name for all unknown keys and one for requests without a key."""
+        for name, value in cycle.scope["headers"]:
+            if name == b"x-api-key":
+                key = self._cached_key(value.decode("latin-1"))
+                return key.partner if key else "unknown key"
+        return "no key"
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -644,11 +653,3 @@ def _scope_of(connection: Any, method: bytes) -> Any:
         "query_string": query,
         "headers": connection.headers,
     }
-
-
-def _partner_of(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hashable:
-    """The partner, or one name for all unknown keys and one for requests without a key."""
-    for name, value in cycle.scope["headers"]:
-        if name == b"x-api-key":
-            return partner_of(value.decode("latin-1")) or "unknown key"
-    return "no key"

@@ -93,7 +93,7 @@ async def serve(
             bounds=bounds,
             turns=store.loop_turns,
             body_turns=BodyTurns(),
-            partner_of=keys.partner_of,
+            cached_key=keys.cached_key,
         )
         server = _Server(
             uvicorn.Config(

@@ -82,12 +82,12 @@ class FairQueue(Generic[P, T]):
         """The next item of this partner, which must have one."""
         return self._waiting[partner][0]
 
-    def pop(self, admits: Callable[[P], bool] = lambda partner: True) -> tuple[P, T] | None:
-        """Takes out the next item of a partner that `admits` accepts.
+    def pop(self, admits: Callable[[P], bool] | None = None) -> tuple[P, T] | None:
+        """Takes out the next item of a partner, of those that `admits` accepts if it is given.
 
         Returns the partner and the item, or None.
         """
-        partners = [*filter(admits, self._waiting)]
+        partners = self._waiting if admits is None else [*filter(admits, self._waiting)]
         if not partners:
             return None
         partner = min(partners, key=self._used_s.__getitem__)
@@ -294,16 +294,17 @@ class LoopTurns:
     The event loop runs ready tasks in order. So a partner with a thousand requests under way would
     get a thousand turns for each turn of another. Here work waits with its partner before it
     begins, unless there is little to do, and whenever it has computed for SLICE_S. In each round of
-    the loop some of it goes on.
+    the loop some of it goes on. Steps of a partner that follow each other are measured together.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[Hashable, Callable[[], None]] = FairQueue()
-        self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
+        self._step_s: dict[Hashable, float] = {}  # the time of the last steps of each partner
         self._left_s = ROUND_S  # of the current round
-        self._step_began = 0.0
-        self._computed_s = 0.0  # by this thread until the last long step ended
+        self._steps = 0  # admitted in the current round, of one partner and not measured yet
+        self._partner: Hashable = None  # whose steps these are
+        self._began_s = 0.0  # when the last steps ended, or the first ones of a round began
         self._is_scheduled = False  # a round of the loop
 
     def start(self, partner: Hashable, work: Coroutine[Any, Any, None]) -> None:
@@ -317,7 +318,7 @@ class LoopTurns:
 
         if self._left_s > 0 and not self._waiting:
             self._schedule_round()
-            self._admit(partner, go_on, is_measured=self._left_s < ROUND_S)
+            self._admit(partner, go_on)
         else:
             self.wait(partner, go_on)
 
@@ -338,48 +339,43 @@ class LoopTurns:
             self._loop.call_soon(self._begin_round)
 
     def _begin_round(self) -> None:
-        is_measured = len(self._waiting) > 1
+        if self._steps:  # of work that began at once: they are next
+            self._begin_steps()
+        else:  # other callbacks are next
+            self._loop.call_soon(self._begin_steps)
         while self._left_s > 0 and (next_work := self._waiting.pop()) is not None:
-            self._admit(*next_work, is_measured=is_measured)
+            self._admit(*next_work)
+        self._end_steps()
         self._left_s = ROUND_S  # until the end of the next one
         self._is_scheduled = len(self._waiting) > 0
         if self._is_scheduled:
             self._loop.call_soon(self._begin_round)
 
-    def _admit(self, partner: Hashable, go_on: Callable[[], None], *, is_measured: bool) -> None:
-        """Lets the work take its step, and charges the time that this will probably take. A step
-        that is alone in its round need not be measured.
-        """
-        expected_s = self._step_s.get(partner, USUAL_STEP_S)
-        self._waiting.charge(partner, expected_s)
-        self._left_s -= expected_s
-        if not is_measured:
-            go_on()
-            return
-        self._loop.call_soon(self._begin_step)
+    def _admit(self, partner: Hashable, go_on: Callable[[], None]) -> None:
+        """Lets the work take its step in this round."""
+        if partner != self._partner:
+            self._end_steps()
+        self._partner = partner
+        self._steps += 1
+        self._left_s -= self._step_s.get(partner, USUAL_STEP_S)
         go_on()
-        self._loop.call_soon(
-            self._end_step, partner, expected_s
-        )  # the loop calls it after the step
 
-    def _begin_step(self) -> None:
-        self._step_began = perf_counter()
+    def _begin_steps(self) -> None:
+        self._began_s = thread_time()
 
-    def _end_step(self, partner: Hashable, expected_s: float) -> None:
-        """Charges the partner for the difference of the step to the expected time.
+    def _end_steps(self) -> None:
+        if self._steps:  # the loop calls it after them
+            self._loop.call_soon(self._charge, self._partner, self._steps)
+            self._steps = 0
 
-        On a full machine a step can stand still for longer than it computes. A long step costs at
-        most what this thread has computed since the last long one.
-        """
-        seconds = perf_counter() - self._step_began
-        if seconds > SLICE_S:
-            computed_s = thread_time()  # to read it takes long
-            seconds = min(seconds, computed_s - self._computed_s)
-            self._computed_s = computed_s
-        self._waiting.charge(partner, seconds - expected_s)
+    def _charge(self, partner: Hashable, steps: int) -> None:
+        """Charges the partner for the time that its steps have computed."""
+        now_s = thread_time()
+        seconds, self._began_s = now_s - self._began_s, now_s
+        self._waiting.charge(partner, seconds)
         if len(self._step_s) > MAX_PARTNERS:
             self._step_s.clear()
-        self._step_s[partner] = seconds
+        self._step_s[partner] = seconds / steps
 
 
 _works_for: ContextVar[tuple[LoopTurns, Hashable]] = ContextVar("works_for")
