@@ -12,6 +12,9 @@ import pytest
 
 from tests.conftest import TETHER, Server, new_database
 from tests.fleet import put_fleet
+from tether.domain.timestamps import parse_instant
+from tether.server import retention
+from tether.server.retention import CautiousClock
 
 SHIFTED = Path(__file__).with_name("shifted_clock.py")
 HOUR_S = 3600
@@ -139,6 +142,23 @@ def test_the_time_to_an_end_passes_although_the_clock_is_set_back(
     assert refused_within(server, key, 5)
 
 
+def test_nothing_is_deleted_by_a_clock_that_jumps_to_another_year(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, passed = [1_000 * HOUR_S], [0]
+    monkeypatch.setattr(retention, "time_ns", lambda: now[0] * 10**9)
+    monkeypatch.setattr(retention, "monotonic_ns", lambda: passed[0] * 10**9)
+    clock = CautiousClock()
+    for seconds, jump, believed in (
+        (15, 0, 0), (15, 1800, 1800), (15, -7200, -5400), (15, 5 * 8766 * HOUR_S, -5400),
+        (15, -5 * 8766 * HOUR_S, -5400), (15, 2 * HOUR_S, -5400), (23 * HOUR_S, 0, -5400),
+        (2 * HOUR_S, 0, 1800),
+    ):  # fmt: skip
+        passed[0] += seconds
+        now[0] += seconds + jump
+        assert clock() == 1000 * (1_000 * HOUR_S + passed[0] + believed)
+
+
 # Timestamps that the server gives -----------------------------------------------------------------
 
 
@@ -163,6 +183,21 @@ def test_what_a_server_stamps_never_goes_back_for_a_vehicle(
         first, second = client.get("/events").json()
         assert (first["type"], second["type"]) == ("VEHICLE_CONNECTED", "VEHICLE_DISCONNECTED")
         assert first["timestamp"] < second["timestamp"]
+
+
+def test_a_clock_that_was_an_hour_ahead_does_not_count_on_when_it_is_right(
+    by_clock: Server, clock: Clock
+) -> None:
+    clock.shift(HOUR_S)
+    server = by_clock.start()
+    with server.client() as client:
+        put_fleet(client)
+        client.post("/events", json=body("CONNECTED")).raise_for_status()
+        clock.shift(0)
+        before_ms = time.time_ns() // 1_000_000
+        client.post("/events", json=body("DISCONNECTED")).raise_for_status()
+        wrong, right = (parse_instant(event["timestamp"]) for event in client.get("/events").json())
+        assert before_ms <= right <= time.time_ns() // 1_000_000 < wrong
 
 
 def test_events_without_a_timestamp_happen_in_the_order_of_a_bulk(server: Server) -> None:

@@ -56,11 +56,14 @@ _HORIZON = "(SELECT r.horizon_ms FROM retention r WHERE r.partner = $1)"
 
 # The newest stored timestamp that the server gave to an event of the vehicle, unless it is before
 # the timestamps in the batch. If there is one, no event of the vehicle is added: they first get
-# later timestamps. Events whose partner sent a future timestamp are skipped, up to a hundred.
-_STAMPED_SINCE = """
+# later timestamps. Events whose partner sent a future timestamp are skipped, up to a hundred. So are
+# much later timestamps: they are of a clock that was wrong.
+LONGEST_SET_BACK_MS = 600_000
+_STAMPED_SINCE = f"""
 (SELECT max(x.at_ms) FROM (
     SELECT e.at_ms, e.stamp FROM events e
-    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms >= b.stamped_ms
+    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id
+      AND e.at_ms >= b.stamped_ms AND e.at_ms < b.stamped_ms + {LONGEST_SET_BACK_MS}
     ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT 100
  ) x WHERE x.stamp > 0)
 """
