@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic_ns, time_ns
 
 from tether.domain.errors import NotDerived, Unavailable
 from tether.domain.partners import RetentionPeriods
@@ -16,6 +17,25 @@ log = logging.getLogger(__name__)
 AUDIT_PERIOD_S = 600.0
 DELETION_PERIOD_S = 3600.0
 EXPIRY_PERIOD_S = 15.0
+
+
+class CautiousClock:
+    """Milliseconds since 1970, for deleting what is old: what a wrong clock deletes is lost.
+
+    A clock that is set forward by over an hour is believed after a day.
+    """
+
+    def __init__(self) -> None:
+        self._believed_ns = monotonic_ns()
+        self._offset_ns = time_ns() - self._believed_ns
+
+    def __call__(self) -> int:
+        passed_ns = monotonic_ns()
+        offset_ns = time_ns() - passed_ns
+        is_near = offset_ns - self._offset_ns <= HOUR_MS * 1_000_000
+        if is_near or passed_ns - self._believed_ns > DAY_MS * 1_000_000:
+            self._believed_ns, self._offset_ns = passed_ns, offset_ns
+        return (passed_ns + self._offset_ns) // 1_000_000
 
 
 async def run_audit_deletion(store: Store, days: int, now_ms: Callable[[], int]) -> None:

@@ -17,14 +17,13 @@ import structlog
 import uvicorn
 
 from tether.domain.errors import Unavailable
-from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
 from tether.server.connections import BodyTurns, Bounds
 from tether.server.databases import database_of
 from tether.server.listeners import BACKLOG
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
-from tether.server.retention import run_audit_deletion, run_deletion, run_expiry
+from tether.server.retention import CautiousClock, run_audit_deletion, run_deletion, run_expiry
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Callbacks, Store, open_store
 from tether.server.tracing import tracing
@@ -127,14 +126,15 @@ async def serve(
             metrics.own_page_now, metrics_address(settings.metrics) if is_only_worker else None
         ):
             _collect_garbage_less_often()
+            clock = CautiousClock()
             jobs = [
                 store.key_use.run(),
                 _observe(store, metrics),
                 store.erasing.run(),
-                run_audit_deletion(store, settings.audit_days, now_ms),
+                run_audit_deletion(store, settings.audit_days, clock),
                 bootstrap.deliverer(store, sender, metrics, settings).run(),
-                run_deletion(store, settings.attempt_days, now_ms),
-                run_expiry(store, settings.event_days, now_ms, alone=is_sqlite),
+                run_deletion(store, settings.attempt_days, clock),
+                run_expiry(store, settings.event_days, clock, alone=is_sqlite),
             ]
             if settings.console == "on":
                 jobs.append(store.request_recorder.run())
