@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.abuse.test_clocks import Clock
 from tests.conftest import Server
 from tests.webhooks.conftest import INSIDE, fill
 from tests.webhooks.receiver import Receiver
@@ -137,6 +138,26 @@ def test_what_a_clock_that_was_ahead_has_left(
     in_store(server, client, be_ahead)
     event = post(client)
     assert receiver.wait_for(path, 1)[0].id == f"event_created_{event}"
+
+
+def test_it_stops_after_many_tries_in_120_hours_and_not_after_a_few(
+    tmp_path: Path, receiver: Receiver, path: str
+) -> None:
+    receiver.answer = lambda one: (500, {}, b"") if one.path == path else None
+    clock = Clock(tmp_path / "shift")
+    clock.shift(0)
+    server = Server(str(tmp_path / "tether.db"), INSIDE, program=clock.program).start()
+    with server.client() as client:
+        fill(client)
+        address = f"/webhooks/{add(client, receiver.url + path, types=['event.created'])['id']}"
+        post(client)
+        for tries in range(1, 11):
+            receiver.wait_for(path, tries)
+            wait(lambda: client.get(address).json()["status"] != "active")
+            assert client.get(address).json()["status"] == "failing"
+            clock.shift(tries * 200 * 3600)  # as if the clock were wrong, or the server away
+        wait(lambda: client.get(address).json()["status"] == "stopped")
+    server.stop()
 
 
 def test_while_it_is_off_it_does_not_fail(

@@ -214,9 +214,13 @@ class EndpointWorker:
         """Makes the queue wait, or stops the endpoint."""
         now_ms, tries = self._now_ms(), self._endpoint.tries + 1
         since_ms = self._endpoint.failing_since_ms or now_ms
+        # Few tries in this time are of a server that was down, or of a clock that was wrong.
         stops_ms = since_ms + STOPS_AFTER_MS
-        stopped = self._endpoint.stopped or (Status.STOPPED if now_ms >= stops_ms else "")
-        due_ms = min(now_ms + _wait_ms(tries, outcome), stops_ms)
+        is_over = now_ms >= stops_ms and is_last_try(tries)
+        stopped = self._endpoint.stopped or (Status.STOPPED if is_over else "")
+        due_ms = now_ms + _wait_ms(tries, outcome)
+        if now_ms < stops_ms:
+            due_ms = min(due_ms, stops_ms)
         self._change(
             head=message_id, tries=tries, due_ms=due_ms, failing_since_ms=since_ms, stopped=stopped
         )
