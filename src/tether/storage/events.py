@@ -56,8 +56,8 @@ _HORIZON = "(SELECT r.horizon_ms FROM retention r WHERE r.partner = $1)"
 
 # The newest stored timestamp that the server gave to an event of the vehicle, unless it is before
 # the timestamps in the batch. If there is one, no event of the vehicle is added: they first get
-# later timestamps. Events whose partner sent a future timestamp are skipped, up to a hundred. So are
-# much later timestamps: they are of a clock that was wrong.
+# later timestamps. Events whose partner sent a future timestamp are skipped, up to a hundred. Much
+# later timestamps are skipped, too: they are of a clock that was wrong.
 LONGEST_SET_BACK_MS = 600_000
 _STAMPED_SINCE = f"""
 (SELECT max(x.at_ms) FROM (
