@@ -197,4 +197,5 @@ def _lead_to_sign_in(req: Request, resp: Response) -> None:
     else:
         # A form's page has the same address.
         back = HOME if req.path == SIGN_OUT else local_path(path_of(req))
-        redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}")
+        unsent = "&unsent=1" if req.method == "POST" and req.path != SIGN_OUT else ""
+        redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}{unsent}")

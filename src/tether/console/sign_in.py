@@ -49,7 +49,7 @@ class SignInPage(PublicPage):
         self._keys = keys
 
     async def values(self, req: Request) -> dict[str, Any]:
-        return {"is_wrong": False, "wait_s": 0, "lost": False}
+        return {"is_wrong": False, "wait_s": 0, "lost": False, "unsent": False}
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
@@ -57,7 +57,9 @@ class SignInPage(PublicPage):
         if req.context.user is not None:
             redirect(req, resp, to)
         else:
-            await self._show(req, resp, {}, to=to, lost="lost" in query)
+            await self._show(
+                req, resp, {}, to=to, lost="lost" in query, unsent="unsent" in query
+            )
 
     async def on_post(self, req: Request, resp: Response) -> None:
         form = await read_form(req)
