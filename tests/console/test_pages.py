@@ -1,5 +1,6 @@
 """The console in a real browser: what people do there, and that pages are accessible."""
 
+import csv
 import os
 import subprocess
 from collections.abc import Iterator
@@ -168,6 +169,7 @@ def test_a_page_that_is_open_follows_the_events(
 
 
 def test_sessions_are_chosen_added_up_and_downloaded(partner: Partner, open_page: Open) -> None:
+    files: list[dict[str, str]] = []
     page = open_page(partner.path("sessions"), partner.token)
     page.get_by_role("link", name="Add up these sessions").click()
     energy = page.get_by_role("region", name="These sessions together").locator(".tiles")
@@ -179,11 +181,19 @@ def test_sessions_are_chosen_added_up_and_downloaded(partner: Partner, open_page
     rows = page.get_by_role("region", name="Sessions", exact=True).locator("tbody tr")
     expect(rows).to_have_count(1)
     expect(energy).to_contain_text("Sessions\n1", use_inner_text=True)
-    with page.expect_download() as downloading:
-        page.get_by_role("link", name="Download as CSV").click()
-    lines = downloading.value.path().read_text().splitlines()
-    assert lines[0].startswith("id,vehicleId,chargerId,status,")
-    assert [line.split(",")[1] for line in lines[1:]] == ["V1"]
+    page.get_by_label("Time zone of days").fill("Asia/Tokyo")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**zone=Asia**")
+    for name, separator in (("CSV", ","), ("CSV with decimal commas", ";")):
+        with page.expect_download() as downloading:
+            page.get_by_role("link", name=f"Download as {name}", exact=True).click()
+        text = downloading.value.path().read_text(encoding="utf-8-sig")
+        (row,) = csv.DictReader(text.splitlines(), delimiter=separator)
+        files.append(row)
+    assert [row["vehicleId"] for row in files] == ["V1", "V1"]
+    at = datetime.fromisoformat(files[0]["connectedAt"]) + timedelta(hours=9)
+    assert files[1]["connectedAt"].replace(",", ".") in at.isoformat(" ", "milliseconds")
+    assert files[1]["chargedEnergy"] == files[0]["chargedEnergy"].replace(".", ",")
     page.get_by_label("From").fill("2001-01-01")
     page.get_by_label("To", exact=True).fill("2001-02-01")
     page.get_by_role("button", name="Show").click()

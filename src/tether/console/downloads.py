@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
-from tether.files.csv_dialect import csv_line
+from tether.files.csv_dialect import API_DIALECT, BYTE_ORDER_MARK, CsvDialect, csv_line
 from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
 from tether.files.table import csv_columns
@@ -30,7 +31,10 @@ TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.pa
 
 
 class SessionsFile:
-    """`…/sessions.csv` and `…/sessions.parquet`: the selected sessions, the newest first."""
+    """`…/sessions.csv` and `…/sessions.parquet`: the selected sessions, the newest first.
+
+    With `decimals=comma` the CSV is for the spreadsheets of countries with decimal commas.
+    """
 
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
@@ -41,20 +45,30 @@ class SessionsFile:
     async def on_get(self, req: Request, resp: Response, form: str) -> None:
         if form not in TYPES:
             raise NotFound
-        wanted, partner = session_query(query_of(req)).filter, partner_of(req).id
+        fields = query_of(req)
+        query, partner = session_query(fields), partner_of(req).id
+        wanted = query.filter
         if form == "csv":
-            resp.stream = self._user_sessions.while_signed_in(req, self._csv(partner, wanted))
+            has_commas = fields.get("decimals") == "comma"
+            dialect = CsvDialect(";", True, query.time_zone) if has_commas else API_DIALECT
+            rows = self._csv(partner, wanted, dialect)
+            resp.stream = self._user_sessions.while_signed_in(req, rows)
         else:
             async with self._parquet_turns.of(partner):
                 resp.stream = _chunks(await self._parquet(req, partner, wanted))
         resp.content_type = TYPES[form]
         resp.downloadable_as = f"sessions.{form}"
 
-    async def _csv(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
-        yield csv_line(csv_columns(Session)).encode()
+    async def _csv(
+        self, partner: int, wanted: SessionFilter, dialect: CsvDialect
+    ) -> AsyncGenerator[bytes]:
+        # Without the mark Excel does not take a file with decimal commas for UTF-8.
+        mark = BYTE_ORDER_MARK if dialect.decimal_comma else ""
+        yield (mark + csv_line(csv_columns(Session), dialect)).encode()
+        to_row = partial(to_csv, dialect=dialect)
         async with aclosing(self._pages(partner, wanted)) as pages:
             async for page in pages:
-                yield "".join(await map_in_steps(to_csv, page)).encode()
+                yield "".join(await map_in_steps(to_row, page)).encode()
 
     async def _parquet(self, req: Request, partner: int, wanted: SessionFilter) -> BinaryIO:
         """The whole file, because a Parquet file cannot be sent in parts. Raises SetupError."""

@@ -103,7 +103,13 @@ class SessionsPage(Page):
             found, following = await self._page(partner_of(req).id, query.filter, after)
         except Invalid as error:
             problem = error.message
-        formats = ["csv", "parquet"] if find_spec("pyarrow") else ["csv"]
+        downloads = [
+            ("CSV", _link(req, query.parameters(), "sessions.csv")),
+            ("CSV with decimal commas",
+             _link(req, query.parameters(decimals="comma"), "sessions.csv")),
+        ]  # fmt: skip
+        if find_spec("pyarrow"):
+            downloads.append(("Parquet", _link(req, query.parameters(), "sessions.parquet")))
         after_last = following and "{} {}".format(*following)
         return {
             "status": 400 if problem else 200,
@@ -113,9 +119,7 @@ class SessionsPage(Page):
             "flags": FLAGS,
             "units": UNITS,
             "totals": _link(req, query.parameters(), "sessions", "totals"),
-            "downloads": [
-                (name, _link(req, query.parameters(), f"sessions.{name}")) for name in formats
-            ],
+            "downloads": downloads,
             "here": _link(req, {}, "sessions"),
             "next_page": after_last and _link(req, query.parameters(after=after_last), "sessions"),
         }

@@ -57,9 +57,7 @@ class SignInPage(PublicPage):
         if req.context.user is not None:
             redirect(req, resp, to)
         else:
-            await self._show(
-                req, resp, {}, to=to, lost="lost" in query, unsent="unsent" in query
-            )
+            await self._show(req, resp, {}, to=to, lost="lost" in query, unsent="unsent" in query)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         form = await read_form(req)
