@@ -104,6 +104,25 @@ def test_a_chart_at_rest_names_its_lines_and_no_values(owner: Owner, open_page: 
     assert page.title() == "Flexibility · Tether"  # what is loaded into the page keeps its title
 
 
+def test_a_chart_writes_numbers_as_the_page_does(owner: Owner, open_page: Open) -> None:
+    page = open_page(token=owner.token)
+    german = {"userAgent": page.evaluate("navigator.userAgent"), "acceptLanguage": "de-DE"}
+    page.context.new_cdp_session(page).send("Emulation.setUserAgentOverride", german)
+    (session,) = owner.client.get("/sessions").json()
+    page.goto(f"{owner.url}{owner.path}sessions/{session['id']}")
+    assert page.evaluate("navigator.language") == "de-DE"
+    page.locator(".chart .u-over").hover()
+    expect(page.locator(".u-legend")).to_contain_text("40.123")
+
+
+def test_on_paper_a_page_says_what_was_chosen(owner: Owner, open_page: Open) -> None:
+    page = open_page(f"{owner.path}sessions?vehicle={LONG_ID}", owner.token)
+    page.emulate_media(media="print")
+    expect(page.get_by_label("Vehicle", exact=True)).to_be_visible()
+    expect(page.get_by_text("All times are UTC.")).to_be_visible()
+    expect(page.get_by_text("Show", exact=True)).to_be_hidden()
+
+
 def test_without_scripts_no_room_is_kept_for_a_chart(owner: Owner, open_page: Open) -> None:
     page = open_page(token=owner.token)
     emulation = page.context.new_cdp_session(page)

@@ -25,7 +25,8 @@ class MapOfOurs {
     this.showAll();
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    // At once: on paper there is no next frame.
+    for (const query of ["print", "(prefers-color-scheme: dark)"]) matchMedia(query).addEventListener("change", () => this.paint());
     ringsOnce(element.dataset.world).then((rings) => {
       this.rings = rings;
       this.draw();
