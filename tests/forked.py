@@ -31,7 +31,8 @@ from typing import Any, AnyStr
 TETHER = Path(sys.executable).with_name("tether")
 _SERVER = ("tether.cli.commands.serve", "tether.server.launch", "tether.server.run",
            "tether.http.app", "tether.storage.sqlite.file", "tether.storage.sqlite.database",
-           "uvloop", "uvicorn.lifespan.off")  # fmt: skip
+           "uvloop", "uvicorn.lifespan.off", "cryptography.fernet",
+           "tether.webhooks.http_client", "tether.http.guides", "tether.console.app")  # fmt: skip
 _COMMAND = ("tether.cli.commands.check", "tether.cli.commands.database",
             "tether.cli.commands.events", "tether.cli.commands.exporting",
             "tether.cli.commands.importing", "tether.cli.commands.keys",

@@ -1,9 +1,8 @@
 """Templates of pages, and the formats of their values."""
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from urllib.parse import quote, urlencode
 
@@ -29,7 +28,6 @@ class Renderer:
     takes_key_requests: bool
     """Whether anybody may request a key."""
     map_tiles: str = ""
-    _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def render(
         self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
@@ -37,9 +35,6 @@ class Renderer:
         """Answers with the page of this template."""
         context = req.context
         base = base_of(req)
-        async with self._loading:  # slow, once for all requests that wait for it
-            if not _templates:
-                await asyncio.to_thread(_load_templates)
         pieces = _templates[name].generate(
             base=base,
             console=f"{base}/console",
@@ -126,7 +121,7 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _load_templates() -> None:
+def _load_templates() -> dict[str, jinja2.Template]:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tether.console"),
         autoescape=True,
@@ -141,8 +136,7 @@ def _load_templates() -> None:
         degrees=degrees, moment=moment,
         segment=lambda text: quote(text, safe=""), visible=visible,
     )  # fmt: skip
-    names = environment.list_templates()
-    _templates.update({name: environment.get_template(name) for name in names})
+    return {name: environment.get_template(name) for name in environment.list_templates()}
 
 
-_templates: dict[str, jinja2.Template] = {}
+_templates = _load_templates()  # slow, but a thread imports this module

@@ -257,12 +257,11 @@ def _highlighted(code: str, language: str, _: Any) -> str:
     return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(loader=PackageLoader("tether.http"), autoescape=select_autoescape(),
-                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+_PAGE = Environment(
+    loader=PackageLoader("tether.http"), autoescape=select_autoescape(), trim_blocks=True,
+    lstrip_blocks=True,
+).get_template("guide.html")  # fmt: skip
 
 
 def _render(top: str, **values: Any) -> bytes:
-    page = _templates().get_template("guide.html")
-    return page.render(top=top, groups=_groups(), **values).encode()
+    return _PAGE.render(top=top, groups=_groups(), **values).encode()

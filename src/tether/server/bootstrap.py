@@ -8,6 +8,8 @@ from importlib import import_module
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.server.authenticator import Authenticator, ForwardClock, Limiter, TokenBuckets
@@ -25,7 +27,21 @@ if TYPE_CHECKING:
     from tether.webhooks.deliverer import Deliverer
     from tether.webhooks.sender import Sender
 
-# Adapters are imported on first use, so that servers without them start fast.
+log = structlog.get_logger()
+
+# Adapters are imported on first use, so that servers start fast.
+
+
+def import_the_rest(settings: Settings) -> None:
+    """Imports what only some requests need, soon after the start.
+
+    If these did it, an upgrade in between would mix the modules of two versions.
+    """
+    for name in ("cryptography.fernet", "tether.webhooks.http_client", "tether.http.guides"):
+        import_module(name)
+    if settings.console == "on":
+        import_module("tether.console.app")
+    log.debug("everything is imported")
 
 
 def authenticator(store: Store) -> Authenticator:
@@ -108,7 +124,7 @@ def build_app(
 def _on_demand(
     create: "Callable[[], App[Request, Response]]",
 ) -> Callable[..., Coroutine[Any, Any, None]]:
-    """The console, which is imported at its first request: most servers never get one."""
+    """The console, which `import_the_rest` imports, or its first request before that."""
     created = cache(create)
 
     async def console(scope: Any, receive: Any, send: Any) -> None:

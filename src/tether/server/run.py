@@ -94,6 +94,13 @@ async def serve(
             body_turns=BodyTurns(),
             cached_key=keys.cached_key,
         )
+        loop = asyncio.get_running_loop()
+
+        def when_listening() -> None:
+            listening()
+            with suppress(RuntimeError):  # no thread can be started
+                loop.run_in_executor(None, _import_the_rest, settings)
+
         server = _Server(
             uvicorn.Config(
                 app,
@@ -109,14 +116,13 @@ async def serve(
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S,
             ),
-            listening,
+            when_listening,
         )
 
         def stop() -> None:
             store.feed.close()  # otherwise the server would wait for open streams
             server.stop()
 
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         is_sqlite = database_of(settings.database).file is not None
@@ -212,6 +218,11 @@ def _collect_garbage_less_often() -> None:
     gc.collect()
     gc.freeze()  # the objects of now stay until the end
     gc.set_threshold(5_000, 100, 20)
+
+
+def _import_the_rest(settings: Settings) -> None:
+    bootstrap.import_the_rest(settings)
+    gc.freeze()
 
 
 class _Server(uvicorn.Server):

@@ -50,7 +50,7 @@ class SecretBox:
 
     def _cipher(self) -> "MultiFernet":
         if self._fernet is None:
-            # The import takes 50 ms, and most servers never need it.
+            # bootstrap.py imports it after the start, which it would slow down.
             from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
 
             digests = [sha256(key.encode()).digest() for key in self._keys()]

@@ -63,7 +63,7 @@ class Sender:
             await self._client.close()
 
     async def _send(self, endpoint: Endpoint, message: Message, now_ms: int) -> Outcome:
-        # Imported on first use, because most servers never send anything.
+        # bootstrap.py imports it after the start, which it would slow down.
         from tether.webhooks.http_client import HttpClient, RequestFailed  # noqa: PLC0415
 
         if endpoint.url.startswith("http:") and not self.allow_http:

@@ -91,7 +91,7 @@ class GuideResource:
         if req.path.endswith("/"):
             raise NotFound  # the answer redirects to the path without the slash
         resp.set_header("X-Content-Type-Options", "nosniff")
-        # The Markdown library is imported on first use, because most servers never need it.
+        # bootstrap.py imports the Markdown library after the start.
         guides = await asyncio.to_thread(import_module, "tether.http.guides")
         if name == "figures":
             resp.data = await asyncio.to_thread(guides.figure, below)
