@@ -167,3 +167,15 @@ def test_what_is_odd_about_a_running_session_is_seen_live(owner: Owner) -> None:
         shown = owner.console.get(f"{owner.path}/{page}").raise_for_status().text
         assert re.search(r'chip flag"[^>]*>connect-missing<', shown), page
         assert re.search(r'chip flag"[^>]*>start-missing<', shown), page
+
+
+def test_the_hour_that_clocks_show_twice_is_told_apart(owner: Owner) -> None:
+    for kind, at in (("CONNECTED", "00:15"), ("DISCONNECTED", "01:45")):
+        event = {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": "V1"}
+        body = {**event, "timestamp": f"2025-10-26T{at}:00Z"}
+        owner.api.post("/events", json=body).raise_for_status()
+    owner.api.get("/sessions").raise_for_status()
+    days = "zone=Europe/Berlin&from=2025-10-26&to=2025-10-26"
+    page = owner.console.get(f"{owner.path}/sessions/totals?unit=hour&{days}").text
+    assert "2025-10-26 02:00 +0200" in page
+    assert "2025-10-26 02:00 +0100" in page

@@ -461,16 +461,21 @@ def test_what_was_refused_is_found_by_any_text(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "kept"),
-    [("requests?status=4x4&q=mine", "mine"), (f"requests?path=/mine&q={'x' * 201}", "/mine"),
-     ("audit?action=Key+revoke", "Key revoke"), ("sessions?from=x&vehicle=mine", "mine")],
+    ("page", "kept", "told"),
+    [("requests?status=4x4&q=mine", "mine", "Status: It must be 2xx"),
+     (f"requests?path=/mine&q={'x' * 201}", "/mine", "Contains: It has at most 200"),
+     ("audit?action=Key+revoke", "Key revoke", "Action: It must be one such as key.revoke."),
+     ("sessions?from=x&vehicle=mine", "mine", "From: It must be a day such as 2026-01-31."),
+     ("sessions?zone=Berlin", "Berlin", "Time zone of days: It must be the name of")],
 )  # fmt: skip
-def test_a_mistake_in_a_filter_is_told_above_it(server: Server, page: str, kept: str) -> None:
+def test_a_mistake_in_a_filter_is_told_above_it(
+    server: Server, page: str, kept: str, told: str
+) -> None:
     key, number = with_things(server)
     with visitor(server, key) as owner:
         answer = owner.get(f"/console/p/{number}/{page}")
     assert answer.status_code == 400
-    assert 'role="alert"' in answer.text
+    assert f'role="alert">{told}' in answer.text
     assert f'value="{kept}"' in answer.text
 
 

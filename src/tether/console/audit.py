@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from falcon.asgi import Request, Response
 
 from tether.console.pages import Page, split_page
-from tether.console.request import base_of, partner_of, position, query_of, user_of
+from tether.console.request import base_of, partner_of, position, problem_of, query_of, user_of
 from tether.console.user_sessions import UserSessions
 from tether.domain.audit import ACTION, AuditEntry, AuditRow, audit_view
 from tether.domain.errors import Invalid, NotFound
@@ -33,7 +33,7 @@ class AuditPage(Page):
         try:
             wanted = _wanted(req, action)
         except Invalid as error:
-            wanted, problem = _wanted(req, ""), error.message
+            wanted, problem = _wanted(req, ""), problem_of(error)
         before = position(query, "before", _POSITION)
         found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
         rows, last = split_page([] if problem else found, PAGE)

@@ -7,7 +7,7 @@ from falcon.asgi import Request, Response
 
 from tether.console.rate_limit import RateLimit, network_of
 from tether.console.rendering import Renderer
-from tether.console.request import base_of, choice, read_form, require_change
+from tether.console.request import base_of, choice, problem_of, read_form, require_change
 from tether.domain.errors import Invalid, SetupError, TetherError
 from tether.server.store import Store
 from tether.storage.turns import Turns
@@ -94,7 +94,7 @@ class FormPage(Page):
         try:
             done = await change(req, form, **params)
         except self.shown_errors as error:
-            await self._show(req, resp, params, status=400, problem=error.message, form=form)
+            await self._show(req, resp, params, status=400, problem=problem_of(error), form=form)
             return
         if isinstance(done, str):
             redirect(req, resp, done)

@@ -11,7 +11,7 @@ from falcon.asgi import Request
 
 from tether.console.pages import Page, split_page
 from tether.console.rendering import address, visible
-from tether.console.request import choice, partner_of, position, query_of, url_of
+from tether.console.request import choice, partner_of, position, problem_of, query_of, url_of
 from tether.domain.errors import Invalid
 from tether.domain.partners import retention_in_words
 from tether.storage.refused_requests import RefusalFilter, RefusedRequest
@@ -61,7 +61,7 @@ class RequestsPage(Page):
             )
             rows, last = split_page(found, PAGE)
         except Invalid as error:
-            problem = error.message
+            problem = problem_of(error)
         parameters: dict[str, object] = {"show": show, "status": status, "path": path, "q": text}
         kept_ms = await self._store.refused_requests.kept_ms(partner.id)
         following = {**parameters, "before": f"{last.at_ms} {last.id}"} if last else None

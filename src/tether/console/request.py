@@ -7,12 +7,18 @@ from urllib.parse import parse_qsl, unquote
 from falcon.asgi import Request
 
 from tether.domain.audit import Actor
-from tether.domain.errors import Forbidden, Invalid, TooLarge
+from tether.domain.errors import Forbidden, Invalid, TetherError, TooLarge
 from tether.domain.keys import Key
 from tether.domain.partners import Partner
 from tether.storage.console_sessions import ConsoleSession
 
 HOME = "/console"
+LABELS = {
+    "from": "From", "to": "To", "zone": "Time zone of days", "status": "Status",
+    "q": "Contains", "action": "Action", "url": "Address",
+    "chargerId": "Only of the charger", "vehicleId": "Only of the vehicle",
+}  # fmt: skip
+"""The labels of fields whose names are those of parameters."""
 MAX_FORM_BYTES = 8_192
 MAX_FIELDS = 50
 MAX_VALUE_LENGTH = 2_000
@@ -110,6 +116,13 @@ def choice(
     if value not in choices:
         raise Invalid(name, f"It must be one of {', '.join(filter(None, choices))}.")
     return value
+
+
+def problem_of(error: TetherError) -> str:
+    """The message of an error for the reader of a page, who knows fields and no parameters."""
+    if isinstance(error, Invalid):
+        return f"{LABELS.get(error.parameter, error.parameter)}: {error.hint}"
+    return error.message
 
 
 def position(

@@ -11,7 +11,7 @@ from falcon.asgi import Request
 
 from tether.console.pages import Page, SlowPage, split_page
 from tether.console.rendering import address
-from tether.console.request import choice, partner_of, position, query_of
+from tether.console.request import choice, partner_of, position, problem_of, query_of
 from tether.domain.calendar import Calendar, Unit, undivided, zone_of
 from tether.domain.earlier_sessions import SessionContext
 from tether.domain.errors import Invalid, Unavailable
@@ -102,7 +102,7 @@ class SessionsPage(Page):
             after = position(fields, "after", _POSITION)
             found, following = await self._page(partner_of(req).id, query.filter, after)
         except Invalid as error:
-            problem = error.message
+            problem = problem_of(error)
         downloads = [
             ("CSV", _link(req, query.parameters(), "sessions.csv")),
             ("CSV with decimal commas",
@@ -274,4 +274,6 @@ def _begin_ms(day: date, zone: ZoneInfo) -> int:
 
 def _bar_name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
     at = moment_of(at_ms).astimezone(zone)
-    return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))
+    form = {Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d")
+    is_twice = at.replace(fold=1 - at.fold).utcoffset() != at.utcoffset()  # when summer time ends
+    return at.strftime(f"{form} %z" if is_twice and unit is Unit.HOUR else form)
