@@ -1390,3 +1390,69 @@ for _power in ("", " p=11"):
         09:05 updated C1 e=5.5
         09:30 disconnected C1
     """, "C1 10.5 !meter-began-anew")  # fmt: skip
+for _power in ("", " p=11"):
+    case(f"anew: one reading is nothing, and the others go on{_power}", f"""
+        08:00 connected C1
+        08:00 started C1{_power}
+        09:00 updated C1 e=10
+        09:05 updated C1 e=0
+        09:10 updated C1 e=11.7
+        10:00 stopped C1 e=20
+        10:00 disconnected C1
+    """, "C1 20 !meter-began-anew")  # fmt: skip
+    case(f"anew: one reading jumps{_power}", f"""
+        08:00 connected C1
+        08:00 started C1{_power}
+        08:30 updated C1 e=5
+        08:35 updated C1 e=500
+        08:40 updated C1 e=6.7
+        08:59 disconnected C1
+    """, "C1 6.7 !meter-began-anew")  # fmt: skip
+    case(f"anew: the last reading before the stop jumps{_power}", f"""
+        08:00 connected C1
+        08:00 started C1{_power}
+        08:30 updated C1 e=5
+        08:35 updated C1 e=500
+        08:40 stopped C1 e=6.7
+        08:59 disconnected C1
+    """, "C1 6.7 !meter-began-anew")  # fmt: skip
+    case(f"anew: a late reading of the charge before{_power}", f"""
+        08:00 connected C1
+        08:00 started C1{_power}
+        10:00 stopped C1 e=20
+        10:00 disconnected C1
+        12:00 connected C1
+        12:00 started C1{_power}
+        12:15 updated C1 e=2.5
+        12:20 updated C1 e=18
+        12:30 updated C1 e=5
+        13:00 stopped C1 e=10
+        13:00 disconnected C1
+    """, "C1 20\nC1 10 !meter-began-anew")  # fmt: skip
+for _told in ("", " t=3900"):
+    for _another in (
+        "",
+        """11:00 connected C1
+        11:00 started C1 p=11
+        11:30 stopped C1 e=4 t=1800
+        11:30 disconnected C1""",
+    ):
+        case(
+            f"late: a reading of a charge that had more is no plug-in{_told} '{_another}'",
+            f"""
+            08:00 connected C1
+            08:00 started C1 p=11
+            10:00 stopped C1 e=20 t=7200
+            10:00 disconnected C1
+            {_another}
+            15:00 updated C1 e=12{_told} p=11
+        """.replace("\n            \n", "\n"),
+            "C1 20\nC1 4 !event-after-disconnect" if _another else "C1 20 !event-after-disconnect",
+        )
+    case(f"late: more than any charge had is a plug-in{_told}", f"""
+        08:00 connected C1
+        08:00 started C1 p=11
+        10:00 stopped C1 e=20 t=7200
+        10:00 disconnected C1
+        15:00 updated C1 e=25{_told} p=11
+    """, "C1 20\nC1 25 charging !connect-missing")  # fmt: skip

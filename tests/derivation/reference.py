@@ -148,6 +148,24 @@ def is_known(session: SessionRecord, energy: Any, time: Any) -> bool:
     return any(is_again(one, energy, time) for one in told)
 
 
+def had_more(sessions: list[SessionRecord], event: Event) -> bool:
+    """Whether a known charge at this charger told at least the energy and the time of an update."""
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    if event["kind"] != "CHARGE_UPDATED" or (energy, time) == (None, None):
+        return False
+    here = [
+        one
+        for one in sessions[-1 - REMEMBERED :]
+        if one["charger"] == event["chargerId"] and one["end"] is not None
+    ]
+    told = [account for one in here for account in accounts(one)[-REMEMBERED:]]
+    return any(
+        (energy is None or (one[0] is not None and energy <= one[0]))
+        and (time is None or (one[1] is not None and time <= one[1]))
+        for one in told
+    )
+
+
 def charges_of(session: SessionRecord) -> list[tuple[int, int]]:
     """Start and stop of the charges of which no STOPPED told; if none is known, there may have
     been one all the time.
@@ -221,7 +239,8 @@ def plugs_in(sessions: list[SessionRecord], event: Event) -> bool:
         return not lasts or shows
     late = kind == "DISCONNECTED" or ms - left["end"] <= ABOUT
     goes_on = "disconnect-missing" in left["flags"] and charges_of(left)
-    return not late and not goes_on and shows and not is_of(left, event)
+    known = is_of(left, event) or had_more(sessions, event)
+    return not late and not goes_on and shows and not known
 
 
 def was_away(session: SessionRecord, event: Event) -> bool:
@@ -454,7 +473,8 @@ def begin(session: SessionRecord, ms: int, *, missing: bool = False) -> Period:
                             "time": None, "meters": [], "powers": [], "reported": ms,
                             "soc0": session["socs"][-1][1] if session["socs"] else None,
                             "soc1": None, "soc1_ms": 0, "final": False,
-                            "less": None, "less_s": None, "fell": None})  # fmt: skip
+                            "less": None, "less_s": None, "fell": None,
+                            "read": 0, "jumped": None})  # fmt: skip
     period: Period = session["periods"][-1]
     return period
 
@@ -501,7 +521,8 @@ def updated(session: SessionRecord, event: Event) -> None:
         if period is None and went_on(ended, event):
             ended.update(energy=energy, time=event.get("chargedTime"), stop=ms, final=False)
             if event.get("chargePower"):  # it is under way again
-                ended.update(fell=None, meters=[energy], energy=None, time=None, stop=None)
+                ended.update(fell=None, meters=[energy], energy=None, time=None, stop=None,
+                             read=ms, jumped=None)  # fmt: skip
                 ended["powers"].append((ms, event["chargePower"]))
         elif energy is not None and ended["energy"] is None:
             ended["meters"][-1:] = [energy]
@@ -678,7 +699,8 @@ def join(one: Period, two: Period) -> None:
     one.update(socs, stop=two["stop"], cut=two["cut"], final=two["final"],
                stop_missing=two["stop_missing"],
                powers=one["powers"] + two["powers"],
-               fell=two["fell"] if two["meters"] else one["fell"],
+               **{name: (two if two["meters"] else one)[name]
+                  for name in ("fell", "read", "jumped")},
                meters=two["meters"] or one["meters"])  # fmt: skip
 
 
@@ -829,30 +851,55 @@ def counted(period: Period) -> Decimal | None:
     return sum(period["meters"], Decimal(0)) if period["meters"] else None
 
 
-def forget_fall(period: Period, event: Event) -> None:
-    """A meter that is back where it fell from, sooner than the highest power allows, had not begun
-    anew.
+def gives(period: Period, gained: Decimal, ms: int, counted: Decimal, by: int) -> bool:
+    """Whether the power allows this in that time: the highest that was told, or twice the average
+    up to that instant.
     """
+    told = [kw for _, kw in period["powers"]]
+    if not told and by <= period["start"]:
+        return True
+    kw = max(told) if told else 2 * counted * 3_600_000 / (by - period["start"])
+    return allows(kw, gained, ms)
+
+
+def forget_jump(period: Period, energy: Decimal) -> bool:
+    """A reading over twice the power after which the meter fell back was wrong."""
+    jumped, period["jumped"] = period["jumped"], None
+    wrong = jumped is not None and 0 <= 2 * energy < period["meters"][-1]
+    if wrong:
+        period["meters"][-1] = jumped
+    return wrong
+
+
+def forget_fall(period: Period, event: Event) -> None:
+    """A meter that is back where it fell from, sooner than the power allows, had not begun anew."""
     energy, meters = event.get("chargedEnergy"), period["meters"]
     if energy is None or period["fell"] is None or len(meters) < 2 or energy < meters[-2]:
         return
     fell, reading = period["fell"]
-    kw = max((kw for _, kw in period["powers"]), default=None)
-    if kw is not None and not allows(kw, energy - reading, event["ms"] - fell):
+    if not gives(period, energy - reading, event["ms"] - fell, sum(meters[:-1], Decimal(0)), fell):
         meters.pop()
         period["fell"] = None
 
 
 def read_meter(period: Period, energy: Decimal, ms: int | None = None) -> bool:
     """It began anew if it fell below half; a lesser fall is a correction."""
+    wrong = forget_jump(period, energy)
     anew = bool(period["meters"]) and 0 <= 2 * energy < period["meters"][-1]
     if anew:
         period["fell"] = None if ms is None else (ms, energy)
+    elif ms is not None and period["meters"]:
+        last, read = period["meters"][-1], period["read"]
+        if not gives(
+            period, (energy - last) / 2, ms - read, sum(period["meters"], Decimal(0)), read
+        ):
+            period["jumped"] = last
+    period["read"] = ms or 0
     if anew or not period["meters"]:
         period["meters"].append(energy)
     else:
         period["meters"][-1] = energy
-    return anew
+    return anew or wrong
 
 
 def told_of(period: Period) -> tuple[Decimal | None, Decimal | None]:
@@ -865,13 +912,14 @@ def tell(period: Period, energy: Decimal | None, time: Decimal | None) -> bool:
         period["time"] = time
     if energy is None or period["energy"] is not None:
         return False
+    wrong = forget_jump(period, energy)
     sofar = counted(period)
     fell = sofar is not None and 0 <= 2 * energy < sofar
     if fell or (sofar is not None and energy < sofar and len(period["meters"]) > 1):
         read_meter(period, energy)  # it does not know what was counted before
         return True
     period["energy"] = energy
-    return False
+    return wrong
 
 
 def went_on(period: Period, event: Event) -> bool:

@@ -53,6 +53,15 @@ class ChargeReport(msgspec.Struct, array_like=True, omit_defaults=True, frozen=T
         same = energy is None or energy in (self.energy, self.metered)
         return same and (time_s is None or time_s == self.time_s)
 
+    def includes(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+        """Whether another report has neither more energy nor more time."""
+        if energy is None and time_s is None:
+            return False
+        return all(
+            value is None or (most is not None and value <= most)
+            for value, most in ((energy, self.energy), (time_s, self.time_s))
+        )
+
 
 NO_REPORT = ChargeReport()
 
@@ -282,6 +291,13 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charges:
                 still_there = time_s is None or has_lasted((self.charges[-1][0], at_ms), time_s)
         return LateReport(at_ms, position.seq, event.type, energy, time_s, still_there)
+
+    def had_more(self, event: Event) -> bool:
+        """Whether an update tells no more than a known charge had: it may be of its course."""
+        reports = self.earlier_reports + self.reports
+        return event.type is EventType.VEHICLE_CHARGE_UPDATED and any(
+            report.includes(event.charged_energy, event.charged_time) for report in reports
+        )
 
     def matches(self, at_ms: int, event: Event) -> bool:
         """Whether an event of this instant belongs to this session, by its energy and time."""

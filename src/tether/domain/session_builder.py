@@ -129,7 +129,8 @@ class SessionBuilder:
             shows = position.rank == STOPPED or _shows_charge(soc, event)
             return ended is None and (not active or (position.rank != DISCONNECTED and shows))
         may_continue = ended.end_missing and bool(ended.charges)
-        if may_continue or ended.matches(position.at_ms, event):
+        had_more = any(old.had_more(event) for old in self._ended_here(session, position))
+        if may_continue or had_more or ended.matches(position.at_ms, event):
             return False
         late = position.at_ms - ended.end_ms <= TOLERANCE_MS
         return not late and (position.rank == STOPPED or _shows_charge(soc, event))
@@ -138,14 +139,18 @@ class SessionBuilder:
         """The earlier sessions, with the reports from events of this session."""
         return self.context.earlier if session.earlier is None else session.earlier
 
+    def _ended_here(self, session: SessionRecord, position: EventPosition) -> list[EndedSession]:
+        """The known ended sessions at the charger of the event."""
+        known = self._known_at(session)
+        if session.end_ms is not None:
+            known = *known, session.ended()
+        return [old for old in known if old.charger_id == position.charger_id]
+
     def _ended_session(
         self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
         """The ended session at this charger that the event belongs to."""
-        known = self._known_at(session)
-        if session.end_ms is not None:
-            known = *known, session.ended()
-        ended = [old for old in known if old.charger_id == position.charger_id]
+        ended = self._ended_here(session, position)
         if position.rank not in (UPDATED, STOPPED):
             return ended[-1] if ended else None
         return session_of_report(ended, event.charged_energy, event.charged_time)

@@ -84,6 +84,9 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     # The newest meter reading of an update, and the energy from before the meter was reset.
     metered: Decimal | None = None
     metered_before: Decimal | None = None
+    metered_ms: int = 0
+    # The reading before the newest one, if no power gives so much more in the time between.
+    jumped_from: Decimal | None = None
     # The two readings between which the meter fell last, and when.
     fell_from: Decimal | None = None
     fell_to: Decimal = Decimal(0)
@@ -213,15 +216,35 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.power_min = power if self.power_min is None else min(self.power_min, power)
 
     def is_back(self, energy: Decimal, at_ms: int) -> bool:
-        """Whether the meter is back where it fell from, sooner than the highest reported power
-        allows. Then it was not reset, but sent a wrong reading.
+        """Whether the meter is back where it fell from, sooner than the power allows. Then it was
+        not reset, but sent a wrong reading.
         """
         if self.metered_before is None or self.fell_from is None or energy < self.fell_from:
             return False
         gained = EXACT.subtract(energy, self.fell_to)
-        return self.power_max is not None and not allows(
-            self.power_max, gained, at_ms - self.fell_ms
-        )
+        return not self._gives(gained, at_ms - self.fell_ms, self.metered_before, self.fell_ms)
+
+    def _gives(self, gained: Decimal, during_ms: int, counted: Decimal, by_ms: int) -> bool:
+        """Whether the power allows this energy in this time: the highest reported one, or else
+        twice the average with which the meter had counted by an instant.
+        """
+        power = self.power_max
+        if power is None and by_ms > self.start_ms:
+            twice = EXACT.multiply(counted, Decimal(7_200_000))
+            power = EXACT.divide(twice, Decimal(by_ms - self.start_ms))
+        return power is None or allows(power, gained, during_ms)
+
+    def _forget_jump(self, energy: Decimal) -> None:
+        """Forgets the newest reading of the meter, if it was more than the power allows, and the
+        meter fell back after it.
+        """
+        if self.jumped_from is not None and self._falls(energy):
+            self.metered = self.jumped_from
+        self.jumped_from = None
+
+    def _falls(self, energy: Decimal) -> bool:
+        """Whether this reading of the meter is below half of the last one."""
+        return self.metered is not None and 0 <= 2 * energy < self.metered
 
     def forget_fall(self) -> None:
         """Counts as if the meter had not fallen."""
@@ -232,33 +255,41 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.fell_from = None
 
     def read_meter(self, energy: Decimal, at_ms: int = 0) -> bool:
-        """Takes a reading of the meter. Returns whether the meter was reset.
+        """Takes a reading of the meter. Returns whether the meter fell below half.
 
-        It was reset if the reading is below half of the last one. A smaller fall is a correction.
+        Then it was reset, or the last reading was wrong. A smaller fall is a correction.
         """
-        was_reset = self.metered is not None and 0 <= 2 * energy < self.metered
-        if was_reset:
-            self.metered_before = self.counted
-            self.fell_from = self.metered if at_ms else None
+        fell = self._falls(energy)
+        self._forget_jump(energy)
+        last, counted = self.metered, self.counted
+        if self._falls(energy):
+            self.metered_before = counted
+            self.fell_from = last if at_ms else None
             self.fell_to, self.fell_ms = energy, at_ms
-        self.metered = energy
-        return was_reset
+        elif at_ms and last is not None and counted is not None:
+            gained = EXACT.divide(EXACT.subtract(energy, last), Decimal(2))
+            if not self._gives(gained, at_ms - self.metered_ms, counted, self.metered_ms):
+                self.jumped_from = last
+        self.metered, self.metered_ms = energy, at_ms
+        return fell
 
     def take_report(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
         """Takes a report on the whole period, unless it is already reported. Returns whether the
-        meter was reset.
+        meter fell below half.
         """
         if self.time_s is None:
             self.time_s = time_s
-        counted = self.counted
         if energy is None or self.energy is not None:
             return False
-        fell = counted is not None and 0 <= 2 * energy < counted
-        if fell or (self.metered_before is not None and counted is not None and energy < counted):
+        fell = self._falls(energy)
+        self._forget_jump(energy)
+        counted = self.counted
+        reset = counted is not None and 0 <= 2 * energy < counted
+        if reset or (self.metered_before is not None and counted is not None and energy < counted):
             self.read_meter(energy)  # the meter was reset
             return True
         self.energy = energy
-        return False
+        return fell
 
     def continue_with(self, event: Event, at_ms: int) -> bool:
         """Continues the ended charge if the event reports a longer time and more energy for it.
@@ -286,6 +317,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def resume(self, power: Decimal, at_ms: int) -> None:
         """Makes the charge active again, after an update with a power."""
         self.metered, self.metered_before, self.fell_from = self.energy, None, None
+        self.metered_ms, self.jumped_from = at_ms, None
         self.energy = self.time_s = self.stop_ms = None
         self.read_power(power, at_ms)
 
@@ -341,6 +373,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self._extend_range(other.power_min)
         if other.metered is not None:
             self.metered, self.metered_before = other.metered, other.metered_before
+            self.metered_ms, self.jumped_from = other.metered_ms, other.jumped_from
             self.fell_from, self.fell_to = other.fell_from, other.fell_to
             self.fell_ms = other.fell_ms
         if self.soc_start is None:
