@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tether.domain.audit import ACTION, Actor, AuditRow
 from tether.domain.models import to_json
-from tether.storage.engine import Engine, Statement
+from tether.storage.engine import Repository, Statement
 
 DELETED_AT_ONCE = 2_000
 END_OF_TIME = 2**62
@@ -81,11 +81,8 @@ def _json(values: Mapping[str, object] | None) -> str:
     return text.decode() if len(text) <= MAX_BYTES else ""
 
 
-class Audit:
+class Audit(Repository):
     """The entries of all partners, and of no partner. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def add(self, *entries: Statement) -> None:
         """Stores entries. Use it only if nothing else in the database was changed."""

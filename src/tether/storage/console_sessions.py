@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tether.domain.keys import Key
-from tether.storage.engine import Engine, Statement
+from tether.storage.engine import Repository, Statement
 from tether.storage.partners import KEY_COLUMNS, key_of
 
 SESSIONS_OF_EACH = 50  # for each key, and for the operator; the oldest end first
@@ -56,11 +56,8 @@ class ConsoleSession(NamedTuple):
         return self.key is None or not self.key.read_only
 
 
-class ConsoleSessions:
+class ConsoleSessions(Repository):
     """All sessions of the console. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def find(self, digest: str) -> ConsoleSession | None:
         """The session whose token has this SHA-256; None if its key was deleted. The session and

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from tether.domain.models import to_json
@@ -120,6 +121,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Finishes the pending writes and closes the database."""
+
+
+@dataclass(eq=False)
+class Repository:
+    """The statements of one subject, for all partners. Every method raises Unavailable."""
+
+    _engine: Engine
 
 
 # A batch has many rows in one parameter: a JSON object of arrays, by their number from 1. Both

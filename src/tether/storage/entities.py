@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.batches import Batches
-from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.engine import Engine, Repository, Row, batch, batch_of
 from tether.storage.erasures import code_of
 from tether.storage.turns import TimeSlice, map_in_steps
 
@@ -80,11 +80,11 @@ class Stored(NamedTuple):
     body: bytes
 
 
-class Entities:
+class Entities(Repository):
     """Chargers and vehicles. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._patches = Batches(
             self._apply, max_at_once=PATCHES_AT_ONCE, max_waiting=MAX_PATCHES_WAITING
         )

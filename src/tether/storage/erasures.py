@@ -7,7 +7,7 @@ import msgspec
 
 from tether.domain.models import ERASED, Charger, Entity, Vehicle, Withdrawal, from_json, to_json
 from tether.storage.dialect import Dialect
-from tether.storage.engine import Engine, Statement, batch, batch_of, delete_batch, where_found
+from tether.storage.engine import Repository, Statement, batch, batch_of, delete_batch, where_found
 
 AT_ONCE = 250  # rows in a transaction; other writes wait for it
 SESSIONS_AT_ONCE = 50  # fewer, because they are in many indexes
@@ -119,11 +119,8 @@ def code_of(id: str) -> str:
     return id.encode().hex()
 
 
-class Erasures:
+class Erasures(Repository):
     """All erasures under way. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def all(self) -> list[Erasure]:
         """The erasures under way, the oldest first."""

@@ -9,7 +9,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import Event, from_json, to_json
 from tether.domain.session_record import OrderedEvent, ordered_event
-from tether.storage.engine import Engine, Row, batch, columns_of
+from tether.storage.engine import Engine, Repository, Row, batch, columns_of
 
 READ_AT_ONCE = 20_000  # events that one portion of a page may read
 WINDOW_AT_ONCE = 100_000  # index entries by time that are read to find the ends of a window
@@ -231,11 +231,11 @@ class VehicleEvents(NamedTuple):
     last_ms: int
 
 
-class Events:
+class Events(Repository):
     """The events of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
     async def add(self, partner: int, rows: Sequence[EventRow]) -> int:

@@ -5,7 +5,7 @@ Only plugged-in vehicles are read, up to a limit.
 
 from typing import NamedTuple
 
-from tether.storage.engine import Engine
+from tether.storage.engine import Repository
 
 MAX_COUNTED = 250_000  # chargers, vehicles
 MAX_OF_EACH = 10_000  # chargers, vehicles, for a page with many partners
@@ -76,17 +76,12 @@ class FleetSums(NamedTuple):
     power: float | None
 
 
-class FleetOverview:
+class FleetOverview(Repository):
     """The fleets of all partners now. Every method raises Unavailable and RateLimited."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._json = engine.dialect.session_json
 
     async def sums(self, partner: int) -> FleetSums:
         """The sums of the partner's fleet."""
-        sql = SUMS.format(session_json=self._json)
-        ((*counts, power),) = await self._engine.scan(sql, partner)
+        ((*counts, power),) = await self._engine.scan(self._sql(SUMS), partner)
         return FleetSums._make([*counts, None if power is None else float(power)])
 
     async def sizes(self, partner: int) -> tuple[int, int]:
@@ -96,7 +91,7 @@ class FleetOverview:
 
     async def occupied(self, partner: int) -> list[tuple[str, bool]]:
         """The ids of the chargers with vehicles plugged in, and whether any of them is charging."""
-        rows = await self._engine.scan(OCCUPIED.format(session_json=self._json), partner)
+        rows = await self._engine.scan(self._sql(OCCUPIED), partner)
         return [(charger_id, bool(charging)) for charger_id, charging in rows]
 
     async def plugged_in(
@@ -112,6 +107,9 @@ class FleetOverview:
     ) -> list[str]:
         """The ids of the plugged-in vehicles, or of their chargers."""
         sql, orders = (CHARGERS, _CHARGER_ORDER) if of_chargers else (VEHICLES, _VEHICLE_ORDER)
-        text = sql.format(session_json=self._json, order=orders[order])
+        text = self._sql(sql, order=orders[order])
         rows = await self._engine.scan(text, partner, begins, int(charging), limit, offset)
         return [str(entity_id) for (entity_id,) in rows]
+
+    def _sql(self, text: str, **parts: str) -> str:
+        return text.format(session_json=self._engine.dialect.session_json, **parts)

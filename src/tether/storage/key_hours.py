@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tether.domain.timestamps import HOUR_MS
-from tether.storage.engine import Engine, batch, batch_of, columns_of
+from tether.storage.engine import Repository, batch, batch_of, columns_of
 
 KEPT_HOURS = 8 * 24
 DAY_H = 24
@@ -95,11 +95,8 @@ FROM paused GROUP BY partner
 DELETE_OLD = "DELETE FROM key_hours WHERE partner = $1 AND hour < $2"
 
 
-class KeyHours:
+class KeyHours(Repository):
     """The use of all keys. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def add(self, counted: Iterable[Counts], now_ms: int) -> None:
         """Adds what a process counted since its last write."""

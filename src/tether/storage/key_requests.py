@@ -10,7 +10,7 @@ from tether.domain.key_requests import (
     RequestForm,
 )
 from tether.domain.keys import Rate
-from tether.storage.engine import Engine, Row, Statement, where_found
+from tether.storage.engine import Repository, Row, Statement, where_found
 
 KEY_NAME = "requested"
 MAX_LISTED = 500  # waiting requests first
@@ -67,11 +67,8 @@ def _request_of(row: Row) -> KeyRequest:
     return KeyRequest._make((*row[:4], RequestForm(*row[4:8]), *row[8:12], limits))
 
 
-class KeyRequests:
+class KeyRequests(Repository):
     """All requests for a key that have not expired. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def add(
         self, digest: str, form: RequestForm, client: str, now_ms: int, ends_ms: int

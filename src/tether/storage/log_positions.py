@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from tether.domain.timestamps import now_ms
-from tether.storage.engine import Engine, Statement
+from tether.storage.engine import Engine, Repository, Statement
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -49,11 +49,11 @@ def log_restored_copy() -> None:
     log.warning("This database is a restored copy: a new epoch begins.")
 
 
-class Epochs:
+class Epochs(Repository):
     """The epoch of the database, read at most a second ago."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._epoch: Epoch | None = None
         self._read_at = 0.0
 
@@ -129,11 +129,8 @@ def advancing(
     return Statement(sql, (partner, position.mark, *to))
 
 
-class Derivations:
+class Derivations(Repository):
     """How far the sessions of each partner are derived. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def progress(self, partner: int) -> Progress:
         """How long the partner's log is, and how far it is derived."""

@@ -9,7 +9,7 @@ from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
 from tether.domain.partners import Holdings, Partner
-from tether.storage.engine import Engine, Row, Statement, where_found
+from tether.storage.engine import Repository, Row, Statement, where_found
 from tether.storage.turns import throttled
 
 ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
@@ -59,12 +59,8 @@ _FIRST_ERASED = (
 )  # fmt: skip
 
 
-class Partners:
+class Partners(Repository):
     """All partners. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._after = AFTER.format(position=engine.dialect.position)
 
     async def add(self, partner: Partner, *also: Statement) -> Partner:
         """Stores a new partner; returns the partner of this name, new or not."""
@@ -91,7 +87,8 @@ class Partners:
 
     async def after(self, name: str, limit: int, *, text: str = "") -> list[Partner]:
         """The partners that follow this name, and have the text in theirs, in any case."""
-        rows = await self._engine.read(self._after, name, limit, text)
+        sql = AFTER.format(position=self._engine.dialect.position)
+        rows = await self._engine.read(sql, name, limit, text)
         return [Partner(*row) for row in rows]
 
     async def rename(self, partner: Partner, name: str, *also: Statement) -> None:
@@ -206,14 +203,11 @@ def _settings_of(key: Key) -> dict[str, object]:
     }
 
 
-class Keys:
+class Keys(Repository):
     """The keys of all partners. Every method raises Unavailable.
 
     Methods that change a key run the statements `also` in the same transaction: audit entries.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def find(self, digest: str) -> Key | None:
         """The key with this SHA-256, also if it is revoked or expired."""

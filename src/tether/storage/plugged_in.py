@@ -13,6 +13,7 @@ from tether.domain.session_record import EventReading, OrderedEvent, SessionReco
 from tether.domain.timeline import ReadingKind, Step
 from tether.storage.engine import (
     Engine,
+    Repository,
     batch,
     batch_of,
     columns,
@@ -212,11 +213,11 @@ _started = msgspec.json.Decoder(list[_Started])
 _session = msgspec.json.Decoder(tuple[SessionRecord, list[EventReading] | None])
 
 
-class PluggedIn:
+class PluggedIn(Repository):
     """Active sessions of all partners, now and at past moments. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._events = Events(engine)
 
     async def now(

@@ -5,7 +5,15 @@ from typing import NamedTuple
 
 from tether.domain.errors import NotFound
 from tether.domain.timestamps import DAY_MS
-from tether.storage.engine import Engine, Statement, batch, batch_of, columns, columns_of
+from tether.storage.engine import (
+    Engine,
+    Repository,
+    Statement,
+    batch,
+    batch_of,
+    columns,
+    columns_of,
+)
 from tether.storage.erasures import names_in_request, unless_erased
 from tether.storage.retention import Retention
 
@@ -107,11 +115,11 @@ class RefusalFilter(NamedTuple):
     """Also requests that were not refused."""
 
 
-class RefusedRequests:
+class RefusedRequests(Repository):
     """The kept requests of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine, kept: RequestLogSettings) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._retention = Retention(engine)
         self.kept = kept
         self._page = PAGE.format(position=engine.dialect.position)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import RetentionPeriods
 from tether.domain.timestamps import DAY_MS, parse_instant
-from tether.storage.engine import Engine, Statement, batch_of, delete_batch, lease_has_expired
+from tether.storage.engine import Repository, Statement, batch_of, delete_batch, lease_has_expired
 from tether.storage.log_positions import DERIVED, HEAD
 from tether.storage.turns import throttled
 
@@ -71,11 +71,8 @@ AND (SELECT 1 FROM sessions s WHERE s.partner = $1 AND s.id = session_versions.i
 """
 
 
-class Retention:
+class Retention(Repository):
     """The retention of all partners. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def get(self, partner: int) -> RetentionPeriods:
         """The settings of the partner."""

@@ -11,7 +11,7 @@ from tether.domain.session_record import EventReading, OrderedEvent, SessionReco
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
 from tether.domain.timeline import Step, steps_of, stored_readings
 from tether.storage.engine import (
-    Engine,
+    Repository,
     Statement,
     batch,
     batch_of,
@@ -330,11 +330,8 @@ class Neighbours(NamedTuple):
     until_ms: int | None
 
 
-class SessionRecords:
+class SessionRecords(Repository):
     """The sessions of all partners' vehicles. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def last(
         self, partner: int, vehicles: Iterable[str]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from tether.storage.engine import (
-    Engine,
+    Repository,
     batch,
     batch_of,
     columns,
@@ -224,11 +224,8 @@ _others = msgspec.json.Decoder(list[OtherSession])
 _pairs = msgspec.json.Decoder(list[tuple[str, str]])
 
 
-class SessionSums:
+class SessionSums(Repository):
     """Sums of sessions, of all partners. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def first(self, partner: int, from_ms: int, to_ms: int) -> int | None:
         """The first start of a session in this time."""

@@ -12,7 +12,7 @@ from tether.domain.filters import SessionFilter
 from tether.domain.models import ERASED, Charger, Vehicle
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession, session_of
-from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.engine import Engine, Repository, Row, batch, batch_of
 from tether.storage.entities import charger_of, vehicle_of
 from tether.storage.turns import TimeSlice
 
@@ -222,11 +222,8 @@ class SessionPage(NamedTuple):
     stop: SessionPosition | None
 
 
-class Sessions:
+class Sessions(Repository):
     """The derived sessions of all partners. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def get(
         self, partner: int, session_id: str, *, with_removed: bool = False

@@ -11,7 +11,7 @@ import msgspec
 from tether.domain.earlier_sessions import EndedSession, SessionContext
 from tether.domain.models import ERASED, to_json
 from tether.domain.session_record import SessionRecord
-from tether.storage.engine import Engine, Statement, batch, batch_of, pages
+from tether.storage.engine import Repository, Statement, batch, batch_of, pages
 from tether.storage.log_positions import HAS_MARK
 
 PAGE = 200
@@ -85,11 +85,8 @@ def putting(partner: int, snapshots: Iterable[Snapshot], mark: int) -> Statement
     return Statement(PUT, (partner, batch_of(snapshots), mark))
 
 
-class Snapshots:
+class Snapshots(Repository):
     """The snapshots of all partners' vehicles. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def get(self, partner: int, vehicle: str) -> Snapshot | None:
         """The snapshot of a vehicle, if there is one."""

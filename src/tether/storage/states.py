@@ -9,7 +9,7 @@ from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import ChargerOccupancy, LatestSession
-from tether.storage.engine import Engine, Row, batch, batch_of, json_array, json_list
+from tether.storage.engine import Repository, Row, batch, batch_of, json_array, json_list
 from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
 
@@ -75,11 +75,8 @@ SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MAX_SESSIO
 """
 
 
-class States:
+class States(Repository):
     """The states of all partners' vehicles and chargers. Every method raises Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def of_vehicle(self, partner: int, vehicle_id: str) -> tuple[bool, LatestSession | None]:
         """Whether events of a vehicle are not derived yet, and its newest derived session. Raises

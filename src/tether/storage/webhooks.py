@@ -24,6 +24,7 @@ from tether.domain.webhooks import (
 )
 from tether.storage.engine import (
     Engine,
+    Repository,
     Row,
     Statement,
     batch,
@@ -304,7 +305,7 @@ ORDER BY id DESC LIMIT $5
 """
 
 
-class Webhooks:
+class Webhooks(Repository):
     """The endpoints of all partners. Every method raises Unavailable.
 
     Methods that change an endpoint take statements of the audit trail, `also`, for the same
@@ -312,7 +313,7 @@ class Webhooks:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         erased = unless_erased(engine.dialect, "m.partner", names_in_attempt)
         self._add_attempts = ADD_ATTEMPTS.format(unless_erased=erased)
 

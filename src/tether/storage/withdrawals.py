@@ -13,6 +13,7 @@ from tether.domain.models import Event, Withdrawal, WithdrawalReason, from_json,
 from tether.domain.timestamps import format_instant
 from tether.storage.engine import (
     Engine,
+    Repository,
     Statement,
     batch,
     batch_of,
@@ -63,14 +64,14 @@ ANY = f"WITH {_BATCH} SELECT 1 FROM events e JOIN batch b ON b.id = e.id WHERE e
 REMOVE = delete_batch("events", "id")
 
 
-class Withdrawals:
+class Withdrawals(Repository):
     """The withdrawals of all partners. Every method raises Unavailable."""
 
     def __init__(
         self, engine: Engine, now_ms: Callable[[], int], on_withdrawn: Callable[[int], None]
     ) -> None:
         """`on_withdrawn` is called with the partner whose events were withdrawn."""
-        self._engine = engine
+        super().__init__(engine)
         self._now_ms = now_ms
         self._on_withdrawn = on_withdrawn
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
