@@ -18,9 +18,9 @@ from tests.webhooks.conftest import INSIDE, fill
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
-from tether.domain.webhooks import LogPosition
+from tether.domain.webhooks import Endpoint, LogPosition
 from tether.server.store import open_store
-from tether.storage.webhooks import Claimed, Parked, Progress, Webhooks
+from tether.storage.webhooks import Parked, Webhooks
 
 SINCE_MS = 1_600_000_000_000  # 2020-09-13T12:26:40Z
 
@@ -57,11 +57,11 @@ def test_a_lease_under_which_nobody_delivers_runs_out(
         both = [(partner, held), (partner, lost)]
         await stored.park(Parked(partner, held, "session_started_x", 10, None, 0))
         claimed = await stored.claim("dead", both, 10**14, 10**14 + 10)
-        assert {one.webhook.id: one.webhook.parked for one in claimed} == {held: 1, lost: 0}
+        assert {one.id: one.parked for one in claimed} == {held: 1, lost: 0}
         # The server that claimed them does not know the second.
         await stored.renew("dead", [(partner, held)], 10**14 + 100)
         (other,) = await stored.claim("other", both, 10**14 + 20, 10**14 + 30)
-        assert other.webhook.id == lost
+        assert other.id == lost
 
     in_store(server, client, leases)
 
@@ -89,7 +89,7 @@ def test_what_is_sent_while_other_types_are_set_counts_no_more(
     server: Server, client: httpx.Client, receiver: Receiver, path: str
 ) -> None:
     id = add(client, receiver.url + path, types=["event.created"])["id"]
-    found: list[Claimed] = []
+    found: list[Endpoint] = []
 
     async def claim(stored: Webhooks, partner: int) -> None:
         found.extend(await stored.claim("lease", [(partner, id)], 10**14, 10**14 + 10))
@@ -99,8 +99,8 @@ def test_what_is_sent_while_other_types_are_set_counts_no_more(
         # Nobody else delivers until the process that holds the lease notices the change.
         assert not await stored.claim("other", [(partner, id)], 10**14 + 5, 10**14 + 20)
         assert await stored.fences("lease", [(partner, id)]) == {(partner, id): claimed.fence + 1}
-        sent = replace(claimed.webhook, position=LogPosition(seq=99))
-        await stored.save("lease", [Progress(sent, claimed.fence, 0)], [], [], [])
+        sent = replace(claimed, position=LogPosition(seq=99), lease_ms=0)
+        await stored.save("lease", [sent], [], [], [])
         assert (await stored.get(partner, id)).position.seq < 99
         assert await stored.claim("other", [(partner, id)], 10**14 + 5, 10**14 + 20)
 
@@ -132,8 +132,8 @@ def test_what_a_clock_that_was_ahead_has_left(
     async def be_ahead(stored: Webhooks, partner: int) -> None:
         years_ms = 10**14
         (one,) = await stored.claim("ahead", [(partner, id)], years_ms, years_ms)
-        ahead = replace(one.webhook, due_ms=years_ms)
-        await stored.save("ahead", [Progress(ahead, one.fence, years_ms)], [], [], [])
+        ahead = replace(one, due_ms=years_ms, lease_ms=years_ms)
+        await stored.save("ahead", [ahead], [], [], [])
 
     in_store(server, client, be_ahead)
     event = post(client)

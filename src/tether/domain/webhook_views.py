@@ -90,9 +90,7 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     answer: str | None = None
 
 
-def webhook_view(
-    endpoint: Endpoint, now_ms: int, backlog: tuple[int, int] | None = None
-) -> Webhook:
+def webhook_view(endpoint: Endpoint, now_ms: int, backlog: WebhookBacklog | None = None) -> Webhook:
     """The view of the endpoint, without its secret."""
     failing_ms = None if endpoint.stopped else endpoint.failing_since_ms
     stops_ms = None if failing_ms is None else failing_ms + STOPS_AFTER_MS
@@ -119,7 +117,7 @@ def webhook_view(
         warning=warning_of(failing_ms, now_ms),
         old_secret_until=format_instant(endpoint.old_until_ms) if rotating else None,
         parked=endpoint.parked,
-        backlog=backlog and WebhookBacklog(events=backlog[0], sessions=backlog[1]),
+        backlog=backlog,
     )
 
 

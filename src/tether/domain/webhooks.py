@@ -157,6 +157,10 @@ class Endpoint:
     success_ms: int | None
     parked: int = 0
     """The number of messages that failed while others succeeded: they are tried separately."""
+    lease_ms: int = 0
+    """When the lease of the process that delivers to it ends; 0 if there is no lease."""
+    fence: int = 0
+    """Changes when a process claims the lease, and when its owner changes the endpoint."""
 
     @property
     def status(self) -> Status:

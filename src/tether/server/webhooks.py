@@ -22,7 +22,6 @@ from tether.domain.models import to_json, with_plain_ids
 from tether.domain.timestamps import format_instant
 from tether.domain.webhook_validation import Replay, literal_address
 from tether.domain.webhooks import (
-    LAST_ID,
     MAX_ENDPOINTS,
     MAX_OLD_SECRETS,
     PRIVATE_KEY,
@@ -256,8 +255,7 @@ class WebhookService:
         if start == "start":
             return LogPosition()
         if start == "now":
-            seq, session_ms = await self._stored.heads(partner)
-            return LogPosition(seq, session_ms, LAST_ID, caught_up_ms=session_ms)
+            return await self._stored.end_of_log(partner)
         assert isinstance(start, int)
         event_id = await self._stored.event_at(partner, start)
         # The endpoint also gets the changes of sessions since that event was received.

@@ -6,11 +6,12 @@ by the owner. Then the process notices that, releases the lease, and the next on
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from tether.domain.errors import NotFound
+from tether.domain.webhook_views import WebhookBacklog
 from tether.domain.webhooks import (
     LAST_ID,
     MAX_ENDPOINTS,
@@ -51,7 +52,7 @@ _DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_
 _COLUMNS = (
     "partner", "id", "url", "types", "charger_id", "vehicle_id", "description", "enabled",
     "max_batch", "rate_mhz", "signature", "secret", "old_secret", "old_until_ms", "created_ms",
-    *_POSITION, *_DELIVERY,
+    *_POSITION, *_DELIVERY, "lease_ms", "fence",
 )  # fmt: skip
 
 
@@ -64,8 +65,8 @@ def _selected(alias: str) -> str:
 
 
 ADD = f"""
-INSERT INTO webhooks ({", ".join(_COLUMNS)}, lease, lease_ms, fence)
-SELECT {", ".join(f"${number}" for number in range(1, len(_COLUMNS) + 1))}, '', 0, 0
+INSERT INTO webhooks ({", ".join(_COLUMNS)}, lease)
+SELECT {", ".join(f"${number}" for number in range(1, len(_COLUMNS) + 1))}, ''
 WHERE EXISTS (SELECT 1 FROM partners p WHERE p.id = $1)
   AND (SELECT count(*) FROM webhooks w WHERE w.partner = $1) < {MAX_ENDPOINTS}
 """
@@ -103,22 +104,6 @@ FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 
 EVENT = "SELECT e.seq, e.body FROM events e WHERE e.partner = $1 AND e.id = $2"
 WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
-
-
-class Backlog(NamedTuple):
-    """What an endpoint has not received: events, and changes of sessions up to MAX_BACKLOG. The
-    filters of the endpoint are not applied.
-    """
-
-    events: int
-    sessions: int
-
-
-class Heads(NamedTuple):
-    """The number of the partner's last event, and the instant of its last change of a session."""
-
-    seq: int
-    session_ms: int
 
 
 # Delivering ---------------------------------------------------------------------------------------
@@ -161,7 +146,7 @@ WITH {batch("wanted", "partner BIGINT", "id")}
 UPDATE webhooks SET lease = $1, lease_ms = $4, fence = fence + 1
 FROM wanted t
 WHERE webhooks.partner = t.partner AND webhooks.id = t.id AND {is_free("$3")}
-RETURNING {_selected("webhooks")}, webhooks.fence
+RETURNING {_selected("webhooks")}
 """
 RELEASE = "UPDATE webhooks SET lease_ms = 0 WHERE lease_ms > $1"
 RENEW = f"""
@@ -178,22 +163,12 @@ JOIN held h ON h.partner = w.partner AND h.id = w.id
 WHERE w.partner > $1 AND w.lease = $3
 """
 
-
-class Progress(NamedTuple):
-    """The endpoint with its position and delivery after some requests under its lease."""
-
-    endpoint: Endpoint
-    fence: int
-    lease_ms: int
-    """0 releases the lease."""
-
-
-_SAVED = (*_POSITION, *_DELIVERY)
+_SAVED = ("lease_ms", *_POSITION, *_DELIVERY)
 _TEXTS = {"session_id", "passed", "head", "stopped"}
 _SAVED_COLUMNS = [name if name in _TEXTS else f"{name} BIGINT" for name in _SAVED]
 SAVE = f"""
-WITH {batch("done", "partner BIGINT", "id", "fence BIGINT", "lease_ms BIGINT", *_SAVED_COLUMNS)}
-UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in ("lease_ms", *_SAVED))}
+WITH {batch("done", "partner BIGINT", "id", "fence BIGINT", *_SAVED_COLUMNS)}
+UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in _SAVED)}
 FROM done d
 WHERE webhooks.partner = d.partner AND webhooks.id = d.id
   AND webhooks.lease = $1 AND webhooks.fence = d.fence
@@ -204,13 +179,6 @@ UPDATE webhooks SET lease_ms = 0 FROM ended e
 WHERE webhooks.partner = e.partner AND webhooks.id = e.id
   AND webhooks.lease = $1 AND webhooks.fence <> e.fence
 """
-
-
-class Claimed(NamedTuple):
-    """An endpoint whose lease was claimed."""
-
-    webhook: Endpoint
-    fence: int
 
 
 def webhook_of(row: Row) -> Endpoint:
@@ -237,10 +205,9 @@ def row_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _saved_row(progress: Progress) -> tuple[object, ...]:
-    endpoint, fence, lease_ms = progress
-    row = row_of({name: getattr(endpoint, name) for name in ("position", *_DELIVERY)})
-    return (endpoint.partner, endpoint.id, fence, lease_ms, *(row[name] for name in _SAVED))
+def _saved_row(endpoint: Endpoint) -> tuple[object, ...]:
+    row = row_of({name: getattr(endpoint, name) for name in ("lease_ms", "position", *_DELIVERY)})
+    return (endpoint.partner, endpoint.id, endpoint.fence, *(row[name] for name in _SAVED))
 
 
 # Parked messages ----------------------------------------------------------------------------------
@@ -382,20 +349,22 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
             Statement(DELETE_ATTEMPTS, (partner, webhook_id)),
         )
 
-    async def heads(self, partner: int) -> Heads:
-        """The ends of the partner's log now."""
+    async def end_of_log(self, partner: int) -> LogPosition:
+        """The position after all that is in the partner's log now."""
         ((seq, session_ms),) = await self._engine.read(HEADS, partner)
-        return Heads(seq, session_ms)
+        return LogPosition(seq, session_ms, LAST_ID, caught_up_ms=session_ms)
 
-    async def backlog(self, endpoint: Endpoint) -> Backlog:
-        """What the endpoint has not received yet. Raises NotFound."""
+    async def backlog(self, endpoint: Endpoint) -> WebhookBacklog:
+        """What the endpoint has not received yet: events, and changes of sessions up to
+        MAX_BACKLOG. Raises NotFound.
+        """
         rows = await self._engine.scan(BACKLOG, endpoint.partner, endpoint.id)
         if not rows:
             raise NotFound
         events, sessions = rows[0]
-        return Backlog(
-            max(0, events) if endpoint.wants_events else 0,
-            sessions if endpoint.wants_sessions else 0,
+        return WebhookBacklog(
+            events=max(0, events) if endpoint.wants_events else 0,
+            sessions=sessions if endpoint.wants_sessions else 0,
         )
 
     async def event_at(self, partner: int, seq: int) -> str | None:
@@ -417,10 +386,10 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
 
     async def claim(
         self, lease: str, wanted: Iterable[tuple[int, str]], now_ms: int, until_ms: int
-    ) -> list[Claimed]:
+    ) -> list[Endpoint]:
         """Claims the leases of these endpoints that are free."""
         rows = await self._engine.write_returning(CLAIM, lease, batch_of(wanted), now_ms, until_ms)
-        return [Claimed(webhook_of(columns), fence) for *columns, fence in rows]
+        return [webhook_of(row) for row in rows]
 
     async def release_all(self) -> None:
         """Releases all leases. Only for a process that knows that it is alone."""
@@ -440,18 +409,20 @@ UPDATE webhooks SET {", ".join(assigned)}, fence = fence + 1 WHERE partner = $1 
     async def save(
         self,
         lease: str,
-        progress: Sequence[Progress],
+        reached: Sequence[Endpoint],
         parked: Sequence[Parked],
         unparked: Sequence[tuple[int, str, str]],
         attempts: Sequence[Attempt],
     ) -> None:
-        """Stores the progress of endpoints that were not changed meanwhile, and the other rows."""
+        """Stores position, delivery and lease of endpoints that were not changed meanwhile, and the
+        other rows.
+        """
         ended = [
-            (reached.endpoint.partner, reached.endpoint.id, reached.fence)
-            for reached in progress if not reached.lease_ms
+            (endpoint.partner, endpoint.id, endpoint.fence)
+            for endpoint in reached if not endpoint.lease_ms
         ]  # fmt: skip
         batches: list[tuple[str, tuple[object, ...], Sequence[object]]] = [
-            (SAVE, (lease,), [_saved_row(reached) for reached in progress]),
+            (SAVE, (lease,), [_saved_row(endpoint) for endpoint in reached]),
             (RELEASE_CHANGED, (lease,), ended),
             (PARK, (), parked),
             (UNPARK, (), unparked),

@@ -102,7 +102,7 @@ class Deliverer:
                 self._messages, self._post, self._progress, self._now_ms,
                 claimed=claimed, claimed_at=began,
             )  # fmt: skip
-            key = claimed.webhook.partner, claimed.webhook.id
+            key = claimed.partner, claimed.id
             task = asyncio.create_task(worker.run())
             self._workers[key] = worker, task
             task.add_done_callback(lambda _, key=key: self._workers.pop(key))  # type: ignore[misc]

@@ -19,7 +19,6 @@ from tether.domain.session_views import (
 )
 from tether.domain.timestamps import parse_instant
 from tether.domain.webhooks import (
-    LAST_ID,
     OF_EVENTS,
     Endpoint,
     LogPosition,
@@ -121,7 +120,7 @@ class Messages:
         if not endpoint.wants_events:
             return []
         partner = endpoint.partner
-        end = (await self._store.webhooks.heads(partner)).seq
+        end = (await self._store.webhooks.end_of_log(partner)).seq
         if end <= endpoint.position.seq:
             return []
         wanted = EventFilter(charger_id=endpoint.charger_id, vehicle_id=endpoint.vehicle_id)
@@ -145,9 +144,9 @@ class Messages:
         if not endpoint.wants_sessions:
             return []
         partner, position = endpoint.partner, endpoint.position
-        head_ms = (await self._store.webhooks.heads(partner)).session_ms
+        end = await self._store.webhooks.end_of_log(partner)
         after = (position.session_ms, position.session_id)
-        if after >= (head_ms, LAST_ID):
+        if after >= (end.session_ms, end.session_id):
             return []
         wanted = SessionFilter(
             charger_ids=(endpoint.charger_id,) if endpoint.charger_id else (),
@@ -170,8 +169,8 @@ class Messages:
             after_stop = partial(LogPosition.after_session, at_ms=at_ms, session_id=session_id)
             steps.append(Step(None, after_stop))
         elif len(found) < SESSIONS_AT_ONCE:
-            # After this step all changes up to the head are sent.
-            steps.append(Step(None, partial(LogPosition.caught_up, at_ms=head_ms)))
+            # After this step all changes up to the end of the log are sent.
+            steps.append(Step(None, partial(LogPosition.caught_up, at_ms=end.session_ms)))
         return steps
 
     async def _states(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from tether.domain.errors import Unavailable
-from tether.domain.webhooks import Attempt
-from tether.storage.webhooks import MAX_ATTEMPTS, Parked, Progress, Webhooks
+from tether.domain.webhooks import Attempt, Endpoint
+from tether.storage.webhooks import MAX_ATTEMPTS, Parked, Webhooks
 
 LEASE_S = 8.0
 RENEWED_S = 2.0
@@ -18,7 +18,7 @@ ATTEMPTS_OF_EACH = 25  # successful ones between two writes; all failed ones are
 class _Changes:
     """What is not written yet. A parked message is None if it is not parked any more."""
 
-    progress: dict[tuple[int, str], Progress] = field(default_factory=dict)
+    reached: dict[tuple[int, str], Endpoint] = field(default_factory=dict)
     parked: dict[tuple[int, str, str], Parked | None] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     attempts_of: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -47,10 +47,9 @@ class ProgressWriter:
             await self._stored.renew(self.lease, held, until_ms)
             self._renewed_at = began
 
-    def add(self, progress: Progress) -> None:
-        """Replaces the progress of an endpoint."""
-        endpoint = progress.endpoint
-        self._changes.progress[endpoint.partner, endpoint.id] = progress
+    def add(self, endpoint: Endpoint) -> None:
+        """Replaces what is known of the endpoint."""
+        self._changes.reached[endpoint.partner, endpoint.id] = endpoint
 
     def park(self, parked: Parked) -> None:
         """The message will be tried again, apart from the queue."""
@@ -70,19 +69,19 @@ class ProgressWriter:
     async def write(self) -> None:
         """Writes the changes. If that fails, all but the attempts are written next time."""
         written = self._changes
-        if not (written.progress or written.parked or written.attempts):
+        if not (written.reached or written.parked or written.attempts):
             return
         self._changes = _Changes()
         try:
             await self._stored.save(
                 self.lease,
-                [*written.progress.values()],
+                [*written.reached.values()],
                 [message for message in written.parked.values() if message is not None],
                 [key for key, message in written.parked.items() if message is None],
                 written.attempts,
             )
         except Unavailable:
-            self._changes.progress = written.progress | self._changes.progress
+            self._changes.reached = written.reached | self._changes.reached
             self._changes.parked = written.parked | self._changes.parked
             raise
         for key, count in written.attempts_of.items():

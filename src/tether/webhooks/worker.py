@@ -30,7 +30,7 @@ from tether.domain.webhooks import (
     pause_s,
     warning_of,
 )
-from tether.storage.webhooks import MAX_PARKED, Claimed, Parked, Progress
+from tether.storage.webhooks import MAX_PARKED, Parked
 from tether.webhooks.messages import Messages, Step
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 
@@ -55,7 +55,7 @@ class EndpointWorker:
 
     def __init__(
         self, messages: Messages, post: Post, progress: ProgressWriter, now_ms: Callable[[], int],
-        *, claimed: Claimed, claimed_at: float,
+        *, claimed: Endpoint, claimed_at: float,
     ) -> None:  # fmt: skip
         """`claimed_at` is the time by `monotonic` just before the lease was claimed."""
         self._messages = messages
@@ -66,7 +66,7 @@ class EndpointWorker:
         self._claimed_at = claimed_at
         self._was_changed = False
         # It is changed after each request.
-        self._endpoint = replace(claimed.webhook, due_ms=now_ms())
+        self._endpoint = replace(claimed, due_ms=now_ms())
         self._next_at = 0.0
         self._reported_at = monotonic()
         self._ends_at = monotonic() + SLICE_S
@@ -225,7 +225,7 @@ class EndpointWorker:
             head=message_id, tries=tries, due_ms=due_ms, failing_since_ms=since_ms, stopped=stopped
         )
         about = {"webhook": self._endpoint.id, "reason": outcome.error}
-        warning, before_ms = warning_of(since_ms, now_ms), self._claimed.webhook.due_ms
+        warning, before_ms = warning_of(since_ms, now_ms), self._claimed.due_ms
         if stopped:
             log.warning("webhook stopped", **about)
         elif warning != warning_of(since_ms, before_ms):
@@ -241,7 +241,7 @@ class EndpointWorker:
 
     def _report(self, *, lease_ms: int) -> None:
         self._reported_at = monotonic()
-        self._progress.add(Progress(self._endpoint, self._claimed.fence, lease_ms))
+        self._progress.add(replace(self._endpoint, lease_ms=lease_ms))
 
 
 def _wait_ms(tries: int, outcome: Outcome) -> int:
