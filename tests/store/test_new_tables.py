@@ -16,7 +16,7 @@ from tether.storage import plugged_in
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import batch_of
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
-from tether.storage.session_sums import FIRST, Selection, statement
+from tether.storage.session_sums import FIRST, Grouping, statement
 from tether.storage.sessions import page_statement
 from tether.storage.sqlite.file import connect, native
 
@@ -61,13 +61,17 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
 
 
 def test_sums_read_one_index_and_nothing_else(explain: Explain) -> None:
-    some = Selection(charger_ids=("C",), vehicle_ids=("V",), ended_to_ms=1, after="C", last="D")
+    some = SessionFilter(("C",), ("V",), ended_to_ms=1)
     statements = [
-        statement(selection, others=others)[0]
+        statement(wanted, grouping, others=others)[0]
         for others in (False, True)
-        for selection in (Selection(), some._replace(by="charger_id"), Selection("vehicle_id"),
-                          Selection(ended=True))
-    ]  # fmt: skip
+        for wanted, grouping in (
+            (SessionFilter(), Grouping()),
+            (some, Grouping("charger_id", "C", "D")),
+            (SessionFilter(), Grouping("vehicle_id")),
+            (SessionFilter(active=False), Grouping()),
+        )
+    ]
     for sql in (*statements, FIRST):
         reads = [step for step in explain(sql) if " on sessions " in step]
         index_only = "Index Only Scan using sessions_in_sums on"

@@ -16,7 +16,6 @@ from tether.projections.recompute import (
     BEGINNING,
     MAX_LATE,
     Beginning,
-    LateEvents,
     batches_of,
     begins_as_stored,
     changes_between,
@@ -24,7 +23,7 @@ from tether.projections.recompute import (
     reports_after,
 )
 from tether.storage.engine import Row
-from tether.storage.events import END_OF_TIME, Events
+from tether.storage.events import END_OF_TIME, Events, VehicleEvents
 from tether.storage.session_records import Change, SessionRecords, SessionRow
 from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import TimeSlice
@@ -53,7 +52,7 @@ class Changes:
 
     async def of_events(
         self, partner: int, rows: list[Row]
-    ) -> tuple[list[Change], list[LateEvents]]:
+    ) -> tuple[list[Change], list[VehicleEvents]]:
         """The changes by these events, which follow the events that the sessions contain.
 
         Also returns the late and withdrawn events of each vehicle: `of_late` finds their changes.
@@ -70,10 +69,10 @@ class Changes:
             await time_slice.yield_if_over()
         rows.clear()
         changes: list[Change] = []
-        late: list[LateEvents] = []
+        late: list[VehicleEvents] = []
         for vehicle, instants in (await self._not_expired(partner, withdrawn)).items():
             all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
-            late.append(LateEvents(vehicle, min(all_ms), max(all_ms), len(all_ms)))
+            late.append(VehicleEvents(vehicle, len(all_ms), min(all_ms), max(all_ms)))
         known = await self._records.last(partner, list(events))  # decodes one at a time
         reports: dict[tuple[str, Start], list[LateReport]] = defaultdict(list)
         for vehicle, last in known:
@@ -83,7 +82,7 @@ class Changes:
             new = sorted(events.pop(vehicle))
             session, context = last
             if new[0].position.at_ms <= session.last.at_ms:
-                late.append(LateEvents.of(vehicle, new))
+                late.append(VehicleEvents.of(vehicle, new))
                 continue
             was = _state(session)
             builder = SessionBuilder(session, context).take(new)
@@ -105,15 +104,15 @@ class Changes:
 
     async def _of_new_vehicles(
         self, partner: int, events: dict[str, list[OrderedEvent]]
-    ) -> tuple[list[Change], list[LateEvents]]:
+    ) -> tuple[list[Change], list[VehicleEvents]]:
         """The changes by these events of vehicles that have no session yet. See `of_events`."""
         cut_ms = await self._snapshots.instants(partner, events)
-        changes, late, time_slice = list[Change](), list[LateEvents](), TimeSlice()
+        changes, late, time_slice = list[Change](), list[VehicleEvents](), TimeSlice()
         for vehicle, new in events.items():
             await time_slice.yield_if_over()
             new.sort()
             if vehicle in cut_ms:  # it continues from its snapshot, maybe with older events
-                late.append(LateEvents.of(vehicle, new))
+                late.append(VehicleEvents.of(vehicle, new))
             else:
                 for begun in SessionBuilder().take(new).begun:
                     await time_slice.yield_if_over()
@@ -131,7 +130,7 @@ class Changes:
 
     async def of_backlog(
         self, partner: int, after: int, until: int, *, to_end: bool
-    ) -> AsyncIterator[list[LateEvents]]:
+    ) -> AsyncIterator[list[VehicleEvents]]:
         """The vehicles with events or withdrawals after the number `after`, up to `until`. All of
         these count as late. Yields many vehicles at a time, in the order of their ids.
 
@@ -139,18 +138,15 @@ class Changes:
         """
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
-            yield [
-                LateEvents(vehicle, first_ms, END_OF_TIME if to_end else last_ms, count)
-                for vehicle, count, first_ms, last_ms in found
-            ]
-            last = found[-1].vehicle_id
+            last = found[-1].vehicle
+            yield [late._replace(last_ms=END_OF_TIME) for late in found] if to_end else found
 
     async def of_vehicle(
         self,
         partner: int,
         vehicle: str,
         seq: int,
-        late: LateEvents | None = None,
+        late: VehicleEvents | None = None,
         snapshot: Snapshot | None = None,
     ) -> AsyncIterator[ChangedPortion]:
         """The changes when a vehicle's sessions are computed again from the events up to `seq`.
@@ -305,7 +301,7 @@ class Changes:
     # Many vehicles at once ------------------------------------------------------------------------
 
     async def of_late(
-        self, partner: int, seq: int, late: Sequence[LateEvents]
+        self, partner: int, seq: int, late: Sequence[VehicleEvents]
     ) -> AsyncIterator[list[Change]]:
         """The changes by late events. Usually two statements suffice for a batch of vehicles."""
         single = [events for events in late if events.events >= MAX_LATE]
@@ -330,7 +326,7 @@ class Changes:
                 yield portion.changes
 
     async def _bounds(
-        self, partner: int, late: Iterable[LateEvents]
+        self, partner: int, late: Iterable[VehicleEvents]
     ) -> dict[str, tuple[Beginning, int]]:
         """The beginning and the first possible end of the computation, for each vehicle.
 

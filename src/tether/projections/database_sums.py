@@ -7,7 +7,7 @@ as may fill the page. So all pages together add up little more than a single pag
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tether.domain.calendar import LAST_MS, WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
@@ -31,11 +31,11 @@ from tether.storage.plugged_in import PluggedIn, SessionKey
 from tether.storage.session_sums import MAX_OTHERS as MAX_OF_PART
 from tether.storage.session_sums import (
     MAX_PAIRS,
+    Grouping,
     GroupSums,
     OtherSession,
     Part,
     PartSums,
-    Selection,
     SessionSums,
 )
 from tether.storage.turns import TimeSlice
@@ -285,10 +285,11 @@ class DatabaseSums:
             Part(max(bucket.from_ms, from_ms), min(bucket.to_ms, to_ms), bucket.to_ms, then_ms)
             for bucket, then_ms in zip(buckets, following, strict=True)
         ]
-        selection = _selection(query, groups)
+        grouping = _grouping(query, groups)
         sums, others = _BucketSums(buckets, groups, query.group), 0
         for start in range(0, len(parts), PARTS):
-            found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
+            portion = parts[start : start + PARTS]
+            found = await self._sums.of_parts(partner, portion, wanted, grouping)
             other = [session for part in found for session in part.others]
             keys = [session.key for session in other if session.charge_ms is None]
             others += len(keys)
@@ -355,21 +356,13 @@ def _measured_of(session: OtherSession) -> MeasuredSession | None:
     )
 
 
-def _selection(query: SumsQuery, groups: _GroupRange) -> Selection:
-    wanted = query.wanted
-    chosen = Selection(
-        charger_ids=wanted.charger_ids,
-        vehicle_ids=wanted.vehicle_ids,
-        ended=wanted.active is False,
-        ended_to_ms=wanted.ended_to_ms,
-    )
+def _grouping(query: SumsQuery, groups: _GroupRange) -> Grouping:
     if query.group is None:
-        return chosen
+        return Grouping()
     if query.group is Group.AREA:
-        return chosen._replace(by="charger_id", pairs=True)
-    by: Literal["charger_id", "vehicle_id"]
-    by = "charger_id" if query.group is Group.CHARGER else "vehicle_id"
-    return chosen._replace(by=by, after=groups.after, last=groups.last)
+        return Grouping("charger_id", pairs=True)
+    of_chargers = query.group is Group.CHARGER
+    return Grouping("charger_id" if of_chargers else "vehicle_id", groups.after, groups.last)
 
 
 async def buckets_from(

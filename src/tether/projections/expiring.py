@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from tether.domain.models import Vehicle, WithdrawalReason
 from tether.projections.projector import Projector
-from tether.projections.recompute import BEGINNING, LateEvents
+from tether.projections.recompute import BEGINNING
 from tether.storage.entities import Entities
+from tether.storage.events import VehicleEvents
 from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import VEHICLES, Snapshot, Snapshots
 from tether.storage.turns import throttled
@@ -126,7 +127,7 @@ class Expiring:
 
     async def _changes(self, partner: int, seq: int, snapshot: Snapshot) -> list[Change]:
         """The changes if a vehicle's sessions are computed from this snapshot."""
-        late = LateEvents(snapshot.vehicle_id, snapshot.at_ms, snapshot.at_ms - 1, 0)
+        late = VehicleEvents(snapshot.vehicle_id, 0, snapshot.at_ms, snapshot.at_ms - 1)
         portions = self.projector.changes.of_vehicle(
             partner, snapshot.vehicle_id, seq, late, snapshot
         )

@@ -1,13 +1,13 @@
 """Computes a vehicle's sessions again in memory, and compares them with the stored ones."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
 from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MAX_TAKEN, OrderedEvent, SessionRecord
-from tether.storage.events import END_OF_TIME
+from tether.storage.events import END_OF_TIME, VehicleEvents
 from tether.storage.session_records import Change, DerivedSession, SessionRow, StoredRow, text_of
 from tether.storage.snapshots import Snapshot
 
@@ -15,22 +15,6 @@ VEHICLES_AT_ONCE = 100  # vehicles of a batch …
 EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
 BEGINNING: Start = (-END_OF_TIME, 0, "")
 MAX_LATE = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
-
-
-class LateEvents(NamedTuple):
-    """The late and withdrawn events of a vehicle: the instants of the first and the last one, and
-    their number.
-    """
-
-    vehicle: str
-    first_ms: int
-    last_ms: int
-    events: int
-
-    @classmethod
-    def of(cls, vehicle: str, events: Sequence[OrderedEvent]) -> "LateEvents":
-        """These events of the vehicle, which are in order."""
-        return cls(vehicle, events[0].position.at_ms, events[-1].position.at_ms, len(events))
 
 
 class Beginning(NamedTuple):
@@ -62,9 +46,9 @@ class Beginning(NamedTuple):
         return SessionBuilder(self.session, self.context)
 
 
-def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
+def batches_of(late: Iterable[VehicleEvents]) -> Iterator[list[VehicleEvents]]:
     """Batches of vehicles that are read together."""
-    batch: list[LateEvents] = []
+    batch: list[VehicleEvents] = []
     events = 0
     for vehicle in late:
         if batch and (len(batch) == VEHICLES_AT_ONCE or events + vehicle.events > EVENTS_AT_ONCE):
@@ -77,7 +61,7 @@ def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
 
 
 def changes_between(
-    late: LateEvents,
+    late: VehicleEvents,
     beginning: Beginning,
     until_ms: int,
     events: list[OrderedEvent],

@@ -221,14 +221,19 @@ class EventPage(NamedTuple):
 
 
 class VehicleEvents(NamedTuple):
-    """The number of new and withdrawn events of a vehicle, and the timestamps of the first and the
+    """Some events or withdrawals of a vehicle: their number, and the instants of the first and the
     last one.
     """
 
-    vehicle_id: str
+    vehicle: str
     events: int
     first_ms: int
     last_ms: int
+
+    @classmethod
+    def of(cls, vehicle: str, events: Sequence[OrderedEvent]) -> "VehicleEvents":
+        """These events of the vehicle, which are in order."""
+        return cls(vehicle, len(events), events[0].position.at_ms, events[-1].position.at_ms)
 
 
 class Events(Repository):

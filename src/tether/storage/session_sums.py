@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from tether.domain.filters import SessionFilter
 from tether.storage.engine import (
     Repository,
     batch,
@@ -37,20 +38,16 @@ class Part(NamedTuple):
     next_ms: int
 
 
-class Selection(NamedTuple):
-    """The sessions that are added up, and the column by which they are grouped.
+class Grouping(NamedTuple):
+    """The column by which sessions are grouped, if they are.
 
-    Only groups after `after` and up to `last`. Empty and None mean all. With `pairs` the result
-    also has the vehicles of each charger.
+    Only groups after `after` and up to `last`; None means all. With `pairs` the result also has the
+    vehicles of each charger.
     """
 
     by: Literal["charger_id", "vehicle_id", None] = None
     after: str | None = None
     last: str | None = None
-    charger_ids: Sequence[str] = ()
-    vehicle_ids: Sequence[str] = ()
-    ended: bool = False
-    ended_to_ms: int | None = None
     pairs: bool = False
 
 
@@ -149,9 +146,12 @@ _COUNTS = json_array(
 _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms) AND {_IS_SUM}"
 
 
-def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
+def statement(
+    wanted: SessionFilter, grouping: Grouping, *, others: bool
+) -> tuple[str, list[object]]:
     """The statement for the sums of each part, and its parameters from $3 on; $2 are the parts.
 
+    Of the filter it applies the ids, and whether and when a session ended.
     With `others` it also selects the sessions that it does not add up, in another pass.
     """
     parameters: list[object] = []
@@ -161,16 +161,16 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         return f"${len(parameters) + 2}"
 
     # Without `|| ''` both engines may read more than the part, in an index by charger or vehicle.
-    key, chosen = None if wanted.by is None else f"s.{wanted.by} || ''", ""
-    if wanted.after is not None:
-        chosen += f" AND {key} > {add(wanted.after)}"
-    if wanted.last is not None:
-        chosen += f" AND {key} <= {add(wanted.last)}"
+    key, chosen = None if grouping.by is None else f"s.{grouping.by} || ''", ""
+    if grouping.after is not None:
+        chosen += f" AND {key} > {add(grouping.after)}"
+    if grouping.last is not None:
+        chosen += f" AND {key} <= {add(grouping.last)}"
     for name in ("charger_id", "vehicle_id"):
         if ids := getattr(wanted, f"{name}s"):
             given = add(batch_of([id] for id in ids))
             chosen += f" AND s.{name} || '' IN (SELECT value ->> 0 FROM jsonb_each({given}))"
-    if wanted.ended or wanted.ended_to_ms is not None:
+    if wanted.active is False or wanted.ended_to_ms is not None:
         chosen += " AND s.end_ms IS NOT NULL"
     if wanted.ended_to_ms is not None:
         chosen += f" AND {_END} < {add(wanted.ended_to_ms)}"
@@ -195,7 +195,7 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
             SELECT {columns("s", OtherSession.__struct_fields__)} {sessions}
             AND NOT coalesce({_IS_SUM}, false) LIMIT {MAX_OTHERS + 1}
         """)  # fmt: skip
-    if wanted.pairs:
+    if grouping.pairs:
         element = json_array(json_id("x.charger_id"), json_id("x.vehicle_id"))
         pairs = json_list(element, f"""
             SELECT DISTINCT s.charger_id || '' AS charger_id, s.vehicle_id || '' AS vehicle_id
@@ -233,10 +233,10 @@ class SessionSums(Repository):
         return int(rows[0][0]) if rows else None
 
     async def of_parts(
-        self, partner: int, parts: Sequence[Part], wanted: Selection
+        self, partner: int, parts: Sequence[Part], wanted: SessionFilter, grouping: Grouping
     ) -> list[PartSums]:
         """The sums of the sessions that began in each of these parts of time."""
-        sql, parameters = statement(wanted, others=False)
+        sql, parameters = statement(wanted, grouping, others=False)
         rows = await self._engine.scan(sql, partner, batch_of(parts), *parameters)
         found = [_sums(*row) for row in rows]
         # Parts with other sessions are read again with them: both must be of one moment.
@@ -245,7 +245,7 @@ class SessionSums(Repository):
             if any(group.added < group.sessions for group in sums.groups.values())
         ]  # fmt: skip
         if places:
-            sql, parameters = statement(wanted, others=True)
+            sql, parameters = statement(wanted, grouping, others=True)
             again = batch_of(parts[place] for place in places)
             rows = await self._engine.scan(sql, partner, again, *parameters)
             for place, row in zip(places, rows, strict=True):
