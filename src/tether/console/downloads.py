@@ -97,9 +97,9 @@ class SessionsFile:
                 )
                 page = await map_in_steps(session_of, found)
             yield page
-            if stop is None and len(found) < PAGE:
+            if stop is None:
                 return
-            after = stop or (found[-1].record.start_ms, found[-1].id)
+            after = stop
 
 
 async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:

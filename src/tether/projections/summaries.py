@@ -101,9 +101,7 @@ class Summaries:
             for known in found:
                 yield measured_of(known)
             if after is None:
-                if len(found) < AT_ONCE:
-                    return
-                after = found[-1].record.start_ms, found[-1].id
+                return
 
 
 def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:

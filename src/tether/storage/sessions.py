@@ -272,11 +272,13 @@ class Sessions(Repository):
                 if size > MAX_BYTES:
                     return SessionPage(sessions, after)
                 await time_slice.yield_if_over()
-            if len(sessions) >= limit or (len(rows) < portion and stop is None):
-                return SessionPage(sessions, None)
-            if stop is not None and len(rows) < portion:
+            if len(rows) < portion:
+                if stop is None:
+                    return SessionPage(sessions, None)
                 after = stop[-1], stop[0]
                 reads = min(reads * 4, READ_AT_ONCE)  # few of them match
+            if len(sessions) >= limit:
+                break
         return SessionPage(sessions, after)
 
 

@@ -168,7 +168,7 @@ class Messages:
             at_ms, session_id = stop
             after_stop = partial(LogPosition.after_session, at_ms=at_ms, session_id=session_id)
             steps.append(Step(None, after_stop))
-        elif len(found) < SESSIONS_AT_ONCE:
+        else:
             # After this step all changes up to the end of the log are sent.
             steps.append(Step(None, partial(LogPosition.caught_up, at_ms=end.session_ms)))
         return steps
