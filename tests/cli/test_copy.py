@@ -16,8 +16,6 @@ from tests.wire import event
 from tether.domain.errors import SetupError
 from tether.server.databases import database_of
 from tether.storage import copying
-from tether.storage.copying import KEYS, NOT_COPIED
-from tether.storage.migrate import OUR_TABLES
 
 EVENTS = 300
 Progress = Callable[[float], None]
@@ -43,11 +41,6 @@ def visible(client: httpx.Client) -> dict[str, Any]:
 @contextmanager
 def no_progress(what: str, total: float) -> Iterator[Progress]:
     yield lambda done: None
-
-
-def test_each_table_is_copied_or_made_anew() -> None:
-    assert KEYS.keys() | NOT_COPIED == OUR_TABLES
-    assert not KEYS.keys() & NOT_COPIED
 
 
 def test_from_sqlite_to_postgresql_and_back_nobody_notices(

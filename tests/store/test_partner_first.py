@@ -36,10 +36,11 @@ from tether.storage import (
     withdrawals,
 )
 from tether.storage.dialect import POSTGRES, SQLITE, Dialect
-from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
+from tether.storage.migrate import VERSION_TABLE
 from tether.storage.postgres.engine import for_each_key
 from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.file import connect
+from tether.storage.tables import TABLES
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
@@ -118,7 +119,7 @@ def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: s
     postgres = is_postgres(database)
     found = indexes_of_postgres(database) if postgres else indexes_of_sqlite(database)
     assert set(found) == SHARED | OWN["postgres" if postgres else "sqlite"] | OPERATORS_OWN
-    assert OUR_TABLES | {VERSION_TABLE} == PARTNER_DATA | OPERATORS_OWN
+    assert TABLES.keys() | {VERSION_TABLE} == PARTNER_DATA | OPERATORS_OWN
     for table in PARTNER_DATA & set(found):
         assert found[table], f"{table} has no primary key"
         for columns in found[table]:

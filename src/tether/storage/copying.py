@@ -12,34 +12,12 @@ from tether.domain.errors import SetupError
 from tether.storage.database import CopyConnection, Database, Values
 from tether.storage.log_positions import EpochState, new_epoch
 from tether.storage.migrate import COPY_TABLE
+from tether.storage.tables import TABLES
 
 ROWS_AT_ONCE = 5_000
 
-# Each table that is copied, with its primary key.
-KEYS: dict[str, tuple[str, ...]] = {
-    "partners": ("id",),
-    "keys": ("digest",),
-    "key_requests": ("digest",),
-    "key_hours": ("partner", "hour", "key"),
-    "chargers": ("partner", "id"),
-    "vehicles": ("partner", "id"),
-    "events": ("partner", "seq"),
-    "withdrawals": ("partner", "seq"),
-    "sessions": ("partner", "vehicle_id", "start_ms", "start_rank", "charger_id"),
-    "session_versions": ("partner", "id"),
-    "derivations": ("partner",),
-    "snapshots": ("partner", "vehicle_id"),
-    "audit_entries": ("partner", "at_ms", "id"),
-    "erasures": ("partner", "kind", "code"),
-    "retention": ("partner",),
-    "webhooks": ("partner", "id"),
-    "webhook_parked": ("partner", "webhook", "id"),
-}
-NOT_COPIED = {
-    "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
-    "console_sessions", "console_links", "refused_requests",
-    "webhook_attempts",
-}  # fmt: skip
+KEYS = {name: table.key for name, table in TABLES.items() if table.key}
+"""The primary keys of the copied tables."""
 
 
 def copy(

@@ -49,9 +49,6 @@ class Dialect:
     in another process: without a pause both processes are busy.
     """
 
-    own_tables: tuple[str, ...]
-    """Tables with a row for each partner that only this engine has."""
-
     stops_adding: tuple[str, ...]
     """The first statements of a transaction that removes a charger or vehicle, or moves a horizon.
     After them all added events are visible, and other events are added after the transaction.
@@ -74,7 +71,6 @@ SQLITE = Dialect(
     of_hex="CAST(unhex({}) AS TEXT)",
     pause_s=0.5,
     bulk_pause_s=1.0,
-    own_tables=("listings",),
     stops_adding=(),  # there is one writer
 )
 
@@ -96,6 +92,5 @@ POSTGRES = Dialect(
     of_hex="convert_from(decode({}, 'hex'), 'UTF8')",
     pause_s=2.0,
     bulk_pause_s=0.0,
-    own_tables=("event_heads",),
     stops_adding=("LOCK TABLE event_heads IN SHARE MODE",),
 )

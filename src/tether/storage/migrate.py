@@ -10,19 +10,11 @@ from typing import NamedTuple
 
 from tether.domain.errors import SetupError
 from tether.storage.dialect import Dialect
+from tether.storage.tables import TABLES
 
 VERSION_TABLE = "tether_schema"
 COPY_TABLE = "tether_copy"
 """A database has this table while it is an incomplete copy."""
-OUR_TABLES = {
-    "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
-    "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
-    "sessions", "session_versions", "derivations", "snapshots",
-    "audit_entries", "erasures", "retention",
-    "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
-    "webhooks", "webhook_parked", "webhook_attempts",
-}  # fmt: skip
-OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
 
 CREATE_VERSION_TABLE = f"CREATE TABLE {VERSION_TABLE} (version BIGINT NOT NULL PRIMARY KEY)"
 READ_VERSION = f"SELECT coalesce(max(version), 0) FROM {VERSION_TABLE}"
@@ -69,7 +61,7 @@ def missing_steps(dialect: Dialect, tables: set[str], version: int, database: st
 
 def check_not_foreign(tables: set[str], database: str) -> None:
     """Raises SetupError if another program's database has a table with one of our names."""
-    if VERSION_TABLE not in tables and (clash := sorted(tables & OUR_TABLES)):
+    if VERSION_TABLE not in tables and (clash := sorted(tables & TABLES.keys())):
         raise SetupError(
             f"{database} is not a Tether database but has a table {clash[0]!r}; nothing was "
             "changed. Name another database."

@@ -10,6 +10,7 @@ from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
 from tether.domain.partners import Holdings, Partner
 from tether.storage.engine import Repository, Row, Statement, where_found
+from tether.storage.tables import TABLES
 from tether.storage.turns import throttled
 
 ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
@@ -51,12 +52,6 @@ DELETE FROM events WHERE partner = $1
 AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 """
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
-_FIRST_ERASED = (
-    "webhooks", "webhook_parked", "webhook_attempts",
-    "audit_entries", "erasures", "retention", "refused_requests", "key_hours", "chargers",
-    "vehicles", "derivations", "snapshots",
-    "session_versions", "sessions", "withdrawals",
-)  # fmt: skip
 
 
 class Partners(Repository):
@@ -119,14 +114,19 @@ class Partners(Repository):
         await self._engine.write(ERASE_SIGNED_IN, partner.id)
         await self._engine.write(ERASE_KEY_REQUESTS, partner.id)  # nobody can claim one now
         await self._engine.write(ERASE_KEYS, partner.id)
-        await self._erase_all(partner, _FIRST_ERASED)
+        engines = ("", self._engine.dialect.name)
+        tables = {
+            name: table.engine
+            for name, table in TABLES.items()
+            if table.goes_with_partner and table.engine in engines
+        }
+        await self._erase_all(partner, [name for name, engine in tables.items() if not engine])
         erased = ERASE_AT_ONCE
         while erased == ERASE_AT_ONCE:
             async with throttled():
                 erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
                 progress(erased)
         # The positions of the event lists go last: without them events would be listed again.
-        tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)
         # Before the partner itself: if this fails, the deletion can be repeated.
         await self._engine.erase_deleted()

@@ -13,9 +13,10 @@ import psycopg
 from cryptography import x509
 
 from tether.domain.models import to_json
-from tether.storage import migrate
 from tether.storage.database import Certificate, ServerReport
+from tether.storage.migrate import VERSION_TABLE
 from tether.storage.postgres.pool import NEEDED
+from tether.storage.tables import TABLES, VIEWS
 
 PATIENCE_S = 3.0
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")  # the protocol's number
@@ -58,10 +59,10 @@ def server_report(
     connection: "psycopg.Connection[tuple[Any, ...]]", *, is_direct: bool
 ) -> ServerReport:
     """What Tether finds in the database. `is_direct`: no pooler is used."""
-    relations = [*migrate.OUR_TABLES, *migrate.OUR_VIEWS, migrate.VERSION_TABLE]
+    relations = [*TABLES, *VIEWS, VERSION_TABLE]
     encoding, is_replica, read_only, most, free = connection.execute(_STATE).fetchall()[0]
     risks = [str(risk) for (risk,) in connection.execute(_RISKS)]
-    rights = connection.execute(_RIGHTS, [relations, migrate.VERSION_TABLE]).fetchall()
+    rights = connection.execute(_RIGHTS, [relations, VERSION_TABLE]).fetchall()
     settings = connection.execute(_OTHERWISE, [to_json(NEEDED).decode()]).fetchall()
     return ServerReport(
         risks,

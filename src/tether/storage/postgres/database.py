@@ -16,7 +16,7 @@ from tether.storage.database import Certificate, ServerReport, Values
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Engine
 from tether.storage.log_positions import Epoch, EpochState, log_restored_copy, new_epoch
-from tether.storage.postgres.engine import TABLES, PostgresEngine
+from tether.storage.postgres.engine import FIND_TABLES, PostgresEngine
 from tether.storage.postgres.pool import NEEDED, preparing
 
 Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
@@ -171,7 +171,7 @@ class PostgresDatabase:
             raise SetupError(
                 "The role may use no schema of its search_path: GRANT USAGE ON SCHEMA … to it."
             )
-        tables = {str(name) for (name,) in session.execute(TABLES)}
+        tables = {str(name) for (name,) in session.execute(FIND_TABLES)}
         migrate.check_not_foreign(tables, self.describe())
         return tables
 

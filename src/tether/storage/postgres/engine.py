@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from tether.domain.errors import Unavailable, for_another
 from tether.domain.models import to_json
-from tether.storage import migrate
 from tether.storage.batches import Batches
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import PING, Connections, Row, Size, Statement
 from tether.storage.postgres.pool import Connection, Pool, pool_sizes, purpose_of
+from tether.storage.tables import TABLES
 from tether.storage.turns import Turns, partner_in
 
 PING_TIMEOUT_S = 4.0
@@ -23,7 +23,7 @@ READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 10.0
 VACUUM_TIMEOUT_S = 3_600.0
-TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+FIND_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 
 
 class _Outcome(NamedTuple):
@@ -115,9 +115,9 @@ class PostgresEngine:
         """
 
         async def vacuum(connection: Connection) -> None:
-            cursor = await connection.execute(TABLES)
+            cursor = await connection.execute(FIND_TABLES)
             for (table,) in await cursor.fetchall():
-                if table in migrate.OUR_TABLES:
+                if table in TABLES:
                     await connection.execute(f"VACUUM (ANALYZE) {table}")
 
         await self._pools["events"].run(None, vacuum, VACUUM_TIMEOUT_S)
