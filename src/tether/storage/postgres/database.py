@@ -19,7 +19,7 @@ from tether.storage.log_positions import Epoch, EpochState, log_restored_copy, n
 from tether.storage.postgres.engine import FIND_TABLES, PostgresEngine
 from tether.storage.postgres.pool import NEEDED, preparing
 
-Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 MIGRATION_LOCK = 0x54455448  # any number, as long as all versions use the same
 
@@ -66,26 +66,26 @@ class PostgresDatabase:
 
     def migrate(self) -> int:
         # If several nodes start at once, one of them migrates and the others wait.
-        with self._session() as session, session.transaction():
-            session.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
-            tables = self._checked_tables(session)
+        with self._connected() as connection, connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+            tables = self._checked_tables(connection)
             if migrate.VERSION_TABLE not in tables:
-                self._check_encoding(session)
-                session.execute(migrate.CREATE_VERSION_TABLE)
-            missing = migrate.missing_steps(POSTGRES, tables, _version(session), self.describe())
+                self._check_encoding(connection)
+                connection.execute(migrate.CREATE_VERSION_TABLE)
+            missing = migrate.missing_steps(POSTGRES, tables, _version(connection), self.describe())
             for step in missing:
-                session.execute(step.script)
-                session.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
-            if copied := _epoch_of(session).ends:
-                _begin_epoch(session, new_epoch())
+                connection.execute(step.script)
+                connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
+            if copied := _epoch_of(connection).ends:
+                _begin_epoch(connection, new_epoch())
         if copied:
             log_restored_copy()
         return len(missing)
 
     def pending_steps(self) -> int:
-        with self._session() as session:
-            tables = self._checked_tables(session)
-            current = _version(session) if migrate.VERSION_TABLE in tables else 0
+        with self._connected() as connection:
+            tables = self._checked_tables(connection)
+            current = _version(connection) if migrate.VERSION_TABLE in tables else 0
             return len(migrate.missing_steps(POSTGRES, tables, current, self.describe()))
 
     def open(self, connections: int) -> Engine:
@@ -98,22 +98,22 @@ class PostgresDatabase:
         return False
 
     def version(self) -> str:
-        with self._session() as session:
-            number = session.info.server_version
+        with self._connected() as connection:
+            number = connection.info.server_version
         return f"PostgreSQL {number // 10_000}.{number % 10_000}"
 
     def epoch(self) -> EpochState:
-        with self._session() as session:
-            return _epoch_of(session)
+        with self._connected() as connection:
+            return _epoch_of(connection)
 
     def begin_epoch(self) -> None:
-        with self._session() as session:
-            _begin_epoch(session, new_epoch())
+        with self._connected() as connection:
+            _begin_epoch(connection, new_epoch())
 
     def clock_ahead_ms(self) -> int | None:
-        with self._session() as session:
+        with self._connected() as connection:
             began_ms = now_ms()
-            ((there_ms,),) = session.execute(_NOW_MS).fetchall()
+            ((there_ms,),) = connection.execute(_NOW_MS).fetchall()
             return (began_ms + now_ms()) // 2 - int(there_ms)
 
     def damages(self, *, full: bool = False) -> list[str]:
@@ -122,8 +122,8 @@ class PostgresDatabase:
     def server_report(self) -> ServerReport | None:
         from tether.storage.postgres.check import server_report
 
-        with self._session(prepare=False) as session:
-            return server_report(session, is_direct=_is_direct(session))
+        with self._connected(prepare=False) as connection:
+            return server_report(connection, is_direct=_is_direct(connection))
 
     def certificates(self) -> Iterable[Certificate]:
         from tether.storage.postgres.check import certificates
@@ -146,11 +146,11 @@ class PostgresDatabase:
 
     @contextmanager
     def copy_connection(self) -> Iterator["PostgresCopyConnection"]:
-        with self._session() as session:
-            yield PostgresCopyConnection(self.describe(), session)
+        with self._connected() as connection:
+            yield PostgresCopyConnection(self.describe(), connection)
 
     @contextmanager
-    def _session(self, *, prepare: bool = True) -> Iterator[Session]:
+    def _connected(self, *, prepare: bool = True) -> Iterator[Connection]:
         """A connection with the settings that we need, unless a pooler is used. With
         `prepare=False` it keeps the settings that it has. Raises SetupError for all errors on it.
         """
@@ -158,25 +158,25 @@ class PostgresDatabase:
         try:
             with psycopg.connect(
                 _conninfo(self._url), autocommit=True, prepare_threshold=None
-            ) as session:
-                if prepare and _is_direct(session):
-                    session.execute(preparing(NEEDED))
-                yield session
+            ) as connection:
+                if prepare and _is_direct(connection):
+                    connection.execute(preparing(NEEDED))
+                yield connection
         except psycopg.Error as error:
             raise SetupError(f"{name} cannot be used: {_one_line(error)}") from None
 
-    def _checked_tables(self, session: Session) -> set[str]:
+    def _checked_tables(self, connection: Connection) -> set[str]:
         """The tables of the database. Raises SetupError if it is foreign."""
-        if session.execute("SELECT current_schema()").fetchone() == (None,):
+        if connection.execute("SELECT current_schema()").fetchone() == (None,):
             raise SetupError(
                 "The role may use no schema of its search_path: GRANT USAGE ON SCHEMA … to it."
             )
-        tables = {str(name) for (name,) in session.execute(FIND_TABLES)}
+        tables = {str(name) for (name,) in connection.execute(FIND_TABLES)}
         migrate.check_not_foreign(tables, self.describe())
         return tables
 
-    def _check_encoding(self, session: Session) -> None:
-        encoding = session.info.parameter_status("server_encoding")
+    def _check_encoding(self, connection: Connection) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise SetupError(
                 f"{self.describe()} has the encoding {encoding} and cannot hold every text: make a "
@@ -211,25 +211,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(re.sub(r"(?<=[^\s.:?!])\s*\n(?=\s*\S)", ". ", str(error)).split())
 
 
-def _is_direct(session: Session) -> bool:
+def _is_direct(connection: Connection) -> bool:
     """Whether no pooler is used. A pooler may share our settings with other clients."""
-    return session.execute("SELECT pg_backend_pid()").fetchone() == (session.info.backend_pid,)
+    return connection.execute("SELECT pg_backend_pid()").fetchone() == (
+        connection.info.backend_pid,
+    )
 
 
-def _version(session: Session) -> int:
-    (version,) = session.execute(migrate.READ_VERSION).fetchone() or (0,)
+def _version(connection: Connection) -> int:
+    (version,) = connection.execute(migrate.READ_VERSION).fetchone() or (0,)
     return int(version)
 
 
-def _epoch_of(session: Session) -> EpochState:
+def _epoch_of(connection: Connection) -> EpochState:
     query = f"SELECT id, began_ms, home <> ({_HOME}) FROM epoch"
-    ((id, began_ms, ends),) = session.execute(query).fetchall()
+    ((id, began_ms, ends),) = connection.execute(query).fetchall()
     return EpochState(Epoch(id, began_ms), ends=ends)
 
 
-def _begin_epoch(session: Session, epoch: Epoch) -> None:
+def _begin_epoch(connection: Connection, epoch: Epoch) -> None:
     """Sets the epoch of the database, which is not a restored copy any more."""
-    session.execute(f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}", epoch)
+    connection.execute(f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}", epoch)
 
 
 # Copying ------------------------------------------------------------------------------------------
@@ -256,16 +258,16 @@ ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 class PostgresCopyConnection:
     """See `CopyConnection`."""
 
-    def __init__(self, name: str, session: Session) -> None:
+    def __init__(self, name: str, connection: Connection) -> None:
         self.name = name
-        self._session = session
+        self._connection = connection
 
     def query(self, sql: str, *parameters: object) -> list[Values]:
-        cursor = self._session.execute(sql.replace("?", "%s").encode(), parameters)
+        cursor = self._connection.execute(sql.replace("?", "%s").encode(), parameters)
         return list(cursor.fetchall()) if cursor.description else []
 
     def transaction(self) -> AbstractContextManager[object]:
-        return self._session.transaction()
+        return self._connection.transaction()
 
     def columns(self, table: str) -> list[str]:
         return [str(name) for (name,) in self.query(_COLUMNS, table)]
@@ -281,8 +283,8 @@ class PostgresCopyConnection:
     def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
         sql = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
         with (
-            self._session.transaction(),
-            self._session.cursor() as cursor,
+            self._connection.transaction(),
+            self._connection.cursor() as cursor,
             cursor.copy(sql.encode()) as lines,
         ):
             for row in rows:
@@ -290,6 +292,6 @@ class PostgresCopyConnection:
 
     def finish(self, epoch: Epoch) -> None:
         self.query(_HEADS)
-        _begin_epoch(self._session, epoch)
+        _begin_epoch(self._connection, epoch)
         for table in copying.KEYS:
             self.query(f"ANALYZE {table}")
