@@ -32,7 +32,7 @@ class LineReader:
     Raises Damaged if the gzip stream is broken.
     """
 
-    def __init__(self, path: str, encoding: str = "utf-8") -> None:
+    def __init__(self, path: str, encoding: str) -> None:
         """`encoding` is the encoding of the file. The lines are UTF-8."""
         self.name = "Standard input" if path == STANDARD_INPUT else path
         self.number = 0

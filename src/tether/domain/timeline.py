@@ -88,9 +88,7 @@ def newest_at(
     return readings, since
 
 
-def relevant_readings(
-    readings: Iterable[Reading], moments: range, *, heard: bool = False
-) -> list[Reading]:
+def relevant_readings(readings: Iterable[Reading], moments: range, *, heard: bool) -> list[Reading]:
     """The last state of charge and the last power before each moment: no other reading counts.
 
     The readings are in order. With `heard` also the last event of any kind before each moment.
@@ -191,7 +189,7 @@ def timeline_at(
     end_ms: int | None,
     steps: Sequence[Step],
     moments: range,
-    max_age_ms: int | None = None,
+    max_age_ms: int | None,
 ) -> Timeline:
     """The timeline of a session's vehicle at these moments; `end_ms` is None for an active one.
 

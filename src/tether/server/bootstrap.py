@@ -95,7 +95,7 @@ def build_app(
     settings: Settings,
     *,
     webhooks: WebhookService,
-    tracer: "Tracer | None" = None,
+    tracer: "Tracer | None",
 ) -> Callable[..., Any]:
     """The ASGI application on this store: the API, and the console unless that is off."""
     from tether.http.app import Dependencies, create_app

@@ -79,8 +79,8 @@ class Store:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        callbacks: Callbacks = NO_CALLBACKS,
-        request_log: RequestLogSettings = DEFAULT_REQUEST_LOG,
+        callbacks: Callbacks,
+        request_log: RequestLogSettings,
     ) -> None:
         self.engine = engine
         self._now_ms = now_ms

@@ -121,9 +121,7 @@ class Database(Protocol):
     def certificates(self) -> Iterable[Certificate]:
         """The certificates of the connection to its server, as far as they can be read."""
 
-    def back_up(
-        self, target: Path, progress: Callable[[float], None], *, replace: bool = False
-    ) -> None:
+    def back_up(self, target: Path, progress: Callable[[float], None], *, replace: bool) -> None:
         """Makes a consistent copy of the database while it is used.
 
         Calls `progress` with the finished share. Replaces an existing file only if `replace`.

@@ -260,7 +260,7 @@ class Events(Repository):
         body: str = row[0]
         return body.encode()
 
-    async def seq_of(self, partner: int, event_id: str, *, table: str = EVENTS) -> int | None:
+    async def seq_of(self, partner: int, event_id: str, *, table: str) -> int | None:
         """The number of the event, also if it was withdrawn, or of its withdrawal."""
         sql = SEQ if table == EVENTS else SEQ_OF_WITHDRAWAL
         rows = await self._engine.read(sql, partner, event_id)
@@ -362,7 +362,7 @@ class Events(Repository):
         from_ms: int,
         limit: int,
         *,
-        until_ms: int = END_OF_TIME,
+        until_ms: int,
         until: int = END_OF_TIME,
     ) -> AsyncIterator[list[OrderedEvent]]:
         """All of these events, about `limit` at a time, events of one instant together."""

@@ -120,7 +120,7 @@ class Position(NamedTuple):
 
 
 def advancing(
-    partner: int, position: Position, to: Position, *, unless_withdrawn: bool = False
+    partner: int, position: Position, to: Position, *, unless_withdrawn: bool
 ) -> Statement:
     """The statement that moves the position. It changes no row if somebody else has moved it, or,
     `unless_withdrawn`, if events were withdrawn after `to`.

@@ -37,8 +37,8 @@ class Sender:
         box: SecretBox,
         now_ms: Callable[[], int],
         *,
-        allowed: Sequence[Network] = (),
-        allow_http: bool = False,
+        allowed: Sequence[Network],
+        allow_http: bool,
     ) -> None:
         self._box = box
         self._now_ms = now_ms

@@ -130,9 +130,7 @@ class PostgresDatabase:
 
         return certificates(conninfo_to_dict(self._url))
 
-    def back_up(
-        self, target: Path, progress: Callable[[float], None], *, replace: bool = False
-    ) -> None:
+    def back_up(self, target: Path, progress: Callable[[float], None], *, replace: bool) -> None:
         raise SetupError(
             "tether backup copies a SQLite file. For PostgreSQL: pg_dump --format=custom "
             f"--file={target} {self.describe()}"

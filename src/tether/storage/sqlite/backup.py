@@ -23,7 +23,7 @@ _FOLDER_TRIES = 10
 
 
 def back_up(
-    database: SqliteFile, target: Path, progress: Callable[[float], None], *, replace: bool = False
+    database: SqliteFile, target: Path, progress: Callable[[float], None], *, replace: bool
 ) -> None:
     """Makes a consistent copy of the file while others read and write it, and checks the copy.
 

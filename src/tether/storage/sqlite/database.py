@@ -90,9 +90,7 @@ class SqliteDatabase(SqliteFile):
     def certificates(self) -> Iterable[Certificate]:
         return ()
 
-    def back_up(
-        self, target: Path, progress: Callable[[float], None], *, replace: bool = False
-    ) -> None:
+    def back_up(self, target: Path, progress: Callable[[float], None], *, replace: bool) -> None:
         from tether.storage.sqlite.backup import back_up
 
         back_up(self, target, progress, replace=replace)
