@@ -164,6 +164,7 @@ def words(dialect: Dialect) -> dict[str, str]:
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
         "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
+        "columns": "events_ms", "values": "$2", "changes": "events_ms = excluded.events_ms",
         "one": "vehicle", "names": erasures.names_in_request(dialect, "$2"),
         "unless_erased": erasures.unless_erased(dialect, "$1", erasures.names_in_request),
     }  # fmt: skip

@@ -26,7 +26,7 @@ ALL = (
     f"SELECT p.id, {_AGES} FROM partners p LEFT JOIN retention r ON r.partner = p.id ORDER BY p.id"
 )
 SET = """
-INSERT INTO retention (partner, lease_ms, {names})
+INSERT INTO retention (partner, lease_ms, {columns})
 SELECT $1, 0, {values} WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner) DO UPDATE SET {changes}
 """
@@ -88,7 +88,7 @@ class Retention(Repository):
     async def set(self, partner: int, periods: Mapping[str, int | None], *also: Statement) -> None:
         """Sets these periods of RetentionPeriods; the others stay."""
         sql = SET.format(
-            names=", ".join(periods),
+            columns=", ".join(periods),
             values=", ".join(f"${number}" for number, _ in enumerate(periods, start=2)),
             changes=", ".join(f"{name} = excluded.{name}" for name in periods),
         )
