@@ -81,7 +81,7 @@ class PartnersPage(FormPage):
     async def _row(
         self, partner: Partner, keys: int, last_ms: int | None, activity: Activity
     ) -> PartnerRow:
-        head, derived = await self._store.feed.log_progress(partner.id)
+        head, derived = await self._store.derivations.progress(partner.id)
         silent_after_ms = _silent_after_ms(activity)
         silent_ms = self._now_ms() - (last_ms or 0)
         sizes = await self._store.fleet.sizes(partner.id)

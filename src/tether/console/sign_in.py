@@ -23,7 +23,7 @@ class HomePage(Page):
     async def on_get(self, req: Request, resp: Response) -> None:
         key = user_of(req).key
         if key is not None:
-            head, _ = await self._store.feed.log_progress(key.partner)
+            head, _ = await self._store.derivations.progress(key.partner)
             path = f"/console/p/{key.partner}/{'live' if head else 'start'}"
         else:
             partners = await self._store.partners.after("", 2)

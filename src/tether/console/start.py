@@ -59,7 +59,7 @@ class StartPage(FormPage):
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, entities = partner_of(req).id, self._store.entities
-        head, _ = await self._store.feed.log_progress(partner)
+        head, _ = await self._store.derivations.progress(partner)
         return {
             "day": self._progress.get(partner),
             "why_not": await self._why_not(partner),
@@ -71,7 +71,7 @@ class StartPage(FormPage):
 
     async def _why_not(self, partner: int) -> str | None:
         """Why the partner cannot have a simulated day: real events must not be mixed with it."""
-        head, _ = await self._store.feed.log_progress(partner)
+        head, _ = await self._store.derivations.progress(partner)
         if not head:
             return None
         now_ms = self._now_ms()

@@ -38,7 +38,7 @@ class UpdatesResource:
         resp.stream = self._streams.body(partner, self._updates(req, partner))
 
     async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
-        _, sent = await self._store.feed.log_progress(partner)
+        _, sent = await self._store.derivations.progress(partner)
         with self._store.feed.listening(partner) as listener:
             leaving = asyncio.create_task(wait_for_disconnect(req, listener))
             try:

@@ -21,7 +21,6 @@ from tether.domain.models import ERASED
 from tether.domain.session_views import LatestSession
 from tether.projections.projector import INTERVAL_S, Projector
 from tether.storage.events import EVENTS, WITHDRAWALS, Events
-from tether.storage.log_positions import Progress
 from tether.storage.states import States
 from tether.storage.turns import Turns, wait_for_event
 
@@ -82,10 +81,6 @@ class ChangeFeed:
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
-    async def log_progress(self, partner: int) -> Progress:
-        """The numbers of the partner's last event, and of the last derived one."""
-        return await self._projector.derivations.progress(partner)
-
     async def portion(
         self, partner: int, wanted: EventFilter, after: int, until: int
     ) -> FeedPortion:
@@ -130,7 +125,7 @@ class ChangeFeed:
         while True:
             progress = self._projector.progress(partner_id)
             try:
-                head, derived = await self.log_progress(partner_id)
+                head, derived = await self._projector.derivations.progress(partner_id)
             except Unavailable:
                 await asyncio.sleep(INTERVAL_S)
                 continue

@@ -82,7 +82,7 @@ class StreamResource:
     ) -> tuple[EventFilter, Epoch, StreamPosition]:
         query = pagination.query_of(req, PARAMETERS)
         wanted, epoch = filter_of(query), await self._store.epochs.current()
-        head, derived = await self._store.feed.log_progress(req.context.partner)
+        head, derived = await self._store.derivations.progress(req.context.partner)
         # The stream begins after all committed events, but their states may still follow.
         position = _position(req, query, epoch, head) or StreamPosition(max(head, derived), derived)
         pagination.show_epoch(resp, epoch)
