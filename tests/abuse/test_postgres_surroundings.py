@@ -19,6 +19,7 @@ import pytest
 
 from tests.commands import tether, tether_ok
 from tests.conftest import Server
+from tests.console.visitors import partner_number, visitor
 from tests.postgres.pooler import running_pgbouncer, through
 from tests.services import running_postgres
 from tests.sql import execute
@@ -76,6 +77,26 @@ def held_up(database: str, table: str, server: Server, path: str, key: str) -> I
         locking.rollback()
     for reader in readers:
         reader.join()
+
+
+def test_pages_give_up_waiting_for_a_locked_table(
+    database: str, server_with_constants: Callable[..., Server]
+) -> None:
+    server = server_with_constants("tether.console.pages.PATIENCE_S=1", database=database)
+    partner = Partner(server)
+    pages = f"/console/p/{partner_number(server, partner.key)}"
+    with visitor(server, partner.key) as user, psycopg.connect(database) as locking:
+        for page in ("live", "sessions"):
+            assert user.get(f"{pages}/{page}").status_code == 200
+        locking.execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
+        for page in ("live", "sessions"):
+            answer = user.get(f"{pages}/{page}")
+            assert answer.status_code == 503
+            assert "its database does not answer" in answer.text
+        locking.rollback()
+        for page in ("live", "sessions"):
+            assert user.get(f"{pages}/{page}").status_code == 200
+    assert server.failures() == []
 
 
 @pytest.mark.parametrize(

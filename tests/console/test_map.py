@@ -77,6 +77,7 @@ class World(NamedTuple):
     fleet: Fleet
     crowd: Fleet
     tiled: Fleet
+    growing: Fleet
     tiles: str
 
 
@@ -92,10 +93,11 @@ def world(console_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
         Fleet(console_server, {"FIJI": (179.5, -17.2), "TAVEUNI": (-179.9, -16.8)}),
         Fleet(console_server, crowd),
         Fleet(server, {"C1": (18.0, 59.3)}),
+        Fleet(console_server, {"C1": (18.0, 59.3)}),
         origin,
     )
     yield made
-    for one in made[:3]:
+    for one in made[:4]:
         one.client.close()
     server.stop()
     pictures.shutdown()
@@ -139,6 +141,16 @@ def test_chargers_stand_on_the_map_and_change_colour_as_it_happens(
     assert serious(page) == []
     near(page, "TAVEUNI, free").click()
     expect(page.get_by_role("heading", name="TAVEUNI")).to_be_visible()
+
+
+def test_a_new_charger_comes_to_the_open_map(world: World, open_page: Open) -> None:
+    fleet = world.growing
+    page = open_page(f"{fleet.path}/live", fleet.token)
+    expect(near(page, "C1, free")).to_be_visible()
+    new = {"chargePowers": [11], "longitude": 18.01, "latitude": 59.3}
+    fleet.client.put("/chargers/NEW", json=new).raise_for_status()
+    fleet.send("CONNECTED", "NEW", stateOfCharge=40)
+    expect(near(page, "NEW, plugged in")).to_be_visible()
 
 
 def test_the_map_works_by_keyboard_mouse_and_buttons(fleet: Fleet, open_page: Open) -> None:

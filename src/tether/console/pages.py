@@ -1,5 +1,6 @@
 """Base classes of pages. HEAD is answered as GET. A POST makes the change of the pressed button."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -8,10 +9,11 @@ from falcon.asgi import Request, Response
 from tether.console.rate_limit import RateLimit, network_of
 from tether.console.rendering import Renderer
 from tether.console.request import base_of, choice, problem_of, read_form, require_change
-from tether.domain.errors import Invalid, SetupError, TetherError
+from tether.domain.errors import Invalid, SetupError, TetherError, Unavailable
 from tether.server.store import Store
 from tether.storage.turns import Turns
 
+PATIENCE_S = 5.0  # with the database, for a page
 NO_CHANGE: dict[str, Any] = {"problem": "", "form": {}, "created": None}
 T = TypeVar("T")
 Change: TypeAlias = Callable[..., Awaitable[str | dict[str, object]]]
@@ -42,7 +44,11 @@ class Page:
         self._now_ms = renderer.now_ms
 
     async def _get(self, req: Request, resp: Response, **params: Any) -> None:
-        await self._show(req, resp, params)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._show(req, resp, params)
+        except TimeoutError as error:
+            raise Unavailable from error
 
     on_get: Callable[..., Awaitable[None]] = _get
 
@@ -58,11 +64,18 @@ class Page:
 
 
 class SlowPage(Page):
-    """A page that may read much. Two are made at a time, for different partners."""
+    """A page that may read much, and bounds the time itself. Two are made at a time, for different
+    partners.
+    """
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._turns = Turns(2, per_partner=1)
+
+    async def _get(self, req: Request, resp: Response, **params: Any) -> None:
+        await self._show(req, resp, params)
+
+    on_get = _get
 
 
 class PublicPage(Page):

@@ -106,8 +106,11 @@ function ringsOnce(url) {
 
 // Chargers, of which each is in one of three states.
 const STATES = ["charging", "plugged in", "free"];
+const PLACES_MS = 60_000; // after which chargers may be new, moved or gone
 
-async function chargersOf(element) {
+// `unplaced`: chargers that are known to be on no map.
+async function chargersOf(element, unplaced = new Set()) {
+  const loaded = performance.now();
   const { places, without, more } = await (await fetch(element.dataset.places)).json();
   const numbers = new Map(places.map(([id], number) => [id, number]));
   const parts = new Float64Array(places.length * 3);
@@ -118,10 +121,13 @@ async function chargersOf(element) {
     places.forEach((_, number) => parts.set([0, 0, 1], number * 3));
     for (const id of states.plugged) if (numbers.has(id)) parts.set([0, 1, 0], numbers.get(id) * 3);
     for (const id of states.charging) if (numbers.has(id)) parts.set([1, 0, 0], numbers.get(id) * 3);
+    const others = [...states.plugged, ...states.charging].filter((id) => !numbers.has(id) && !unplaced.has(id));
+    for (const id of others) unplaced.add(id);
+    return others.length > 0 && !more;
   };
   await ask();
   const hints = [without && `${without.toLocaleString("en")} without a position`, more && "there are more chargers than the map shows"];
-  return {
+  const shown = {
     xs: Float64Array.from(places, ([, longitude]) => across(longitude)),
     ys: Float64Array.from(places, ([, , latitude]) => down(latitude)),
     parts,
@@ -133,8 +139,9 @@ async function chargersOf(element) {
     title: (number) => `${name(number)}, ${state(number)}`,
     link: (number) => element.dataset.charger + encodeURIComponent(name(number)),
     hint: hints.filter(Boolean).join("; "),
-    ask,
+    next: async () => ((await ask()) || performance.now() - loaded > PLACES_MS ? chargersOf(element, unplaced) : shown),
   };
+  return shown;
 }
 
 // Areas, of which each has what could be taken and given: the rows of a table.

@@ -366,12 +366,12 @@ let missed = false; // something has changed meanwhile
 
 async function followStates() {
   const map = maps.get(document.querySelector(".map"));
-  if (!map?.shown.ask || document.hidden) return;
+  if (!map?.shown.next || document.hidden) return;
   missed = following;
   if (following) return;
   following = true;
   const began = performance.now();
-  await map.shown.ask().catch(() => {}); // the next change asks again
+  map.shown = await map.shown.next().catch(() => map.shown); // the next change asks again
   map.draw();
   setTimeout(() => {
     following = false;
