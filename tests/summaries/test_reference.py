@@ -122,6 +122,17 @@ def test_the_parts_add_up_to_the_list_to_the_digit(
             assert total(rows, "pluggedTime") == total(listed, "pluggedTime")
 
 
+def test_each_flag_selects_the_sessions_that_carry_it(fleet: Fleet) -> None:
+    carried = {
+        session["id"]: {flag["name"] for flag in session["flags"]} for session in fleet.sessions
+    }
+    names = set().union(*carried.values())
+    assert len(names) > 15
+    for name in names:
+        found = {session["id"] for session in read_all(fleet.client, "/sessions", flag=name)}
+        assert found == {id for id, flags in carried.items() if name in flags}, name
+
+
 @pytest.mark.parametrize(
     ("step", "zone", "by"),
     [

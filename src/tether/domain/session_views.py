@@ -71,6 +71,29 @@ FLAGS = {
 }
 """Every flag that a session can carry, with the sentence that explains it."""
 
+_IN_RECORD = {
+    "connect-missing": '"start_missing":true',
+    "disconnect-missing": '"end_missing":true',
+    "start-missing": '"start_missing":true',
+    "stop-missing": '"stop_missing":true',
+}
+_COMPUTED = {
+    "energy-above-capacity",
+    "energy-above-power",
+    "power-above-charger",
+    "power-above-vehicle",
+    "state-of-charge-differs",
+    "state-of-charge-jumped",
+}
+
+
+def texts_of_flag(name: str) -> tuple[str, ...]:
+    """The JSON of each stored session with the flag has one of these texts. Empty if nobody knows
+    before the session is compared with its vehicle and charger.
+    """
+    return () if name in _COMPUTED else (_IN_RECORD.get(name, f'"{name}"'), '"reports":')
+
+
 _SHOWN_FLAGS = {name: Flag(name=name, message=message) for name, message in FLAGS.items()}
 
 _ZERO, _ONE, _HOUR_S = Decimal(0), Decimal(1), Decimal(3600)

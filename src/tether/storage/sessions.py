@@ -11,7 +11,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ERASED, Charger, Vehicle
 from tether.domain.session_record import SessionRecord
-from tether.domain.session_views import StoredSession, session_of
+from tether.domain.session_views import StoredSession, session_of, texts_of_flag
 from tether.storage.engine import Engine, Repository, Row, batch, batch_of
 from tether.storage.entities import charger_of, vehicle_of
 from tether.storage.turns import TimeSlice
@@ -99,6 +99,9 @@ class _PageStatement:
             sources, chosen = [self._changed(self._wanted.updated_from_ms)], self._began
             joined = "LEFT JOIN sessions s ON s.partner = $1 AND s.id = n.id"
         chosen += [f"{name} IN ({', '.join(values)})" for name, values in self._keys.items()]
+        if self._wanted.flag and (texts := texts_of_flag(self._wanted.flag)):
+            likes = [f"s.body LIKE {self._add(f'%{text}%')}" for text in texts]
+            chosen.append(f"({' OR '.join(likes)})")
         if self._wanted.updated_from_ms is not None and chosen:
             # It is not known any more whether an erased session matches the filter.
             chosen = [f"(s.id IS NULL OR ({' AND '.join(chosen)}))"]
