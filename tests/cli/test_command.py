@@ -84,6 +84,7 @@ def test_an_address_that_cannot_be_listened_on_is_explained(tether: Command) -> 
 
 def test_mistakes_in_the_command_have_status_2(tether: Command) -> None:
     assert tether.refused("bogus", status=2) == "No such command 'bogus'."
+    assert tether.refused("key", "list", status=2).endswith("Did you mean 'keys'?")
     assert "PARTNER" in tether.refused("keys", "create", status=2)
     assert tether("keys").returncode == 2
 

@@ -14,7 +14,7 @@ import pytest
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER
 from tether.cli.display.rows import TABLES, session_line
-from tether.cli.times import format_age, format_hours
+from tether.cli.times import format_duration, format_hours
 from tether.domain.views import Flag, Session, SessionStatus, VehicleState
 
 
@@ -246,7 +246,7 @@ def test_lines_of_changes_and_units_of_ages() -> None:
         "2026-01-05", "00:00", "C1", "V1", "removed", "connect-missing,", "stop-missing",
     ]  # fmt: skip
     seconds = (0, 59.9, 119, 120, 7199, 7200, 172_799, 172_800, 100_000_000)
-    assert [format_age(Decimal(number)) for number in seconds] == [
+    assert [format_duration(Decimal(number)) for number in seconds] == [
         "0 s", "59 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d", "1,157 d",
     ]  # fmt: skip
     lengths = map(Decimal, (59, 3600, 360_060))

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,25 @@ def test_each_line_of_a_server_is_json_from_its_start_to_its_end(tmp_path: Path)
     start, refusal = map(json.loads, busy.stderr.splitlines())
     assert (start["event"], refusal["event"]) == ("start", "cannot serve")
     assert "is served by process" in refusal["message"]
+
+
+def test_lines_of_a_library_have_the_same_event_each_time() -> None:
+    program = """
+import logging
+from tether.server.logging import configure, finish
+configure(level="info", as_json=True)
+logging.getLogger("psycopg").warning("error ignored in rollback on %s: %s", object(), "away")
+logging.getLogger("asyncio").error("Task exception was never retrieved\\nfuture: <Task>")
+finish()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    first, second = map(json.loads, done.stderr.splitlines())
+    assert first["event"] == "error ignored in rollback on %s: %s"
+    assert first["message"].endswith(": away")
+    assert second["event"] == "Task exception was never retrieved"
+    assert second["message"].endswith("future: <Task>")
 
 
 def test_refusals_say_whose_they_are_why_and_on_which_route(

@@ -68,7 +68,7 @@ def format_second(instant: str | None) -> str:
     return "" if instant is None else f"{instant[:10]} {instant[11:19]}"
 
 
-def format_age(seconds: Decimal) -> str:
+def format_duration(seconds: Decimal | int) -> str:
     """A duration in a suitable unit, rounded down: `59 s`, `90 min`, `2 d`."""
     whole = int(seconds)
     for length, from_, unit in ((86_400, 172_800, "d"), (3600, 7200, "h"), (60, 120, "min")):
@@ -81,11 +81,3 @@ def format_hours(seconds: Decimal) -> str:
     """Hours and minutes, rounded down: `9:38`; less than a minute is `0:00`."""
     minutes = int(seconds) // 60
     return f"{minutes // 60}:{minutes % 60:02}"
-
-
-def format_duration(length_ms: int) -> str:
-    """A duration in a suitable unit, rounded down: `24 h`, `90 min`, `30 s`."""
-    for unit, name in (("h", "h"), ("m", "min")):
-        if length_ms >= 2 * _UNITS_MS[unit]:
-            return f"{length_ms // _UNITS_MS[unit]} {name}"
-    return f"{length_ms // 1000} s"

@@ -358,6 +358,9 @@ _standard_error = _StandardError()
 
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        # What differs, such as an address in memory, would make each line an event of its own.
+        event, text = str(record.msg).partition("\n")[0], record.getMessage()
+        message = {} if text == event else {"message": text}
         structlog.get_logger(record.name).log(
-            record.levelno, record.getMessage(), exc_info=record.exc_info
+            record.levelno, event, exc_info=record.exc_info, **message
         )

@@ -306,7 +306,9 @@ def _clock(database: Database) -> Finding:
     of = "PostgreSQL's" if database.file is None else "what was written last"
     if abs(ahead_ms) < SLOW_CLOCK_MS:
         return ok("clock", f"As {of}." if database.file is None else f"Not behind {of}.")
-    text = f"{format_duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
+    text = (
+        f"{format_duration(abs(ahead_ms) // 1000)} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
+    )
     return (warning if abs(ahead_ms) < WRONG_CLOCK_MS else problem)("clock", text, advice)
 
 

@@ -263,5 +263,9 @@ def _state_cell(key: Key, now_ms: int) -> str:
     left_ms = key.expires_ms - now_ms
     if left_ms <= 0:
         return Cell(f"expired {format_day(key.expires_ms)}", "yellow")
-    ends = f"in {format_duration(left_ms)}" if left_ms < SOON_MS else format_day(key.expires_ms)
+    ends = (
+        f"in {format_duration(left_ms // 1000)}"
+        if left_ms < SOON_MS
+        else format_day(key.expires_ms)
+    )
     return Cell(f"ends {ends}", "green")

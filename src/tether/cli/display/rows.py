@@ -9,7 +9,7 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
-from tether.cli.times import format_age, format_hours, format_second
+from tether.cli.times import format_duration, format_hours, format_second
 from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
@@ -119,7 +119,7 @@ def _vehicle_state_row(state: VehicleState) -> list[str]:
         _since(state, state.as_of),
         numbers.power(state.charge_power),
         numbers.percent(state.state_of_charge),
-        "" if state.state_of_charge_age is None else format_age(state.state_of_charge_age),
+        "" if state.state_of_charge_age is None else format_duration(state.state_of_charge_age),
         _ago(state.last_event_age),
     ]
 
@@ -153,7 +153,7 @@ def _since(state: VehicleState, now: str) -> str:
     if state.plugged_in_since is None:
         return ""
     length_ms = parse_instant(now) - parse_instant(state.plugged_in_since)
-    return format_age(Decimal(max(0, length_ms)) / 1000)
+    return format_duration(max(0, length_ms) // 1000)
 
 
 # Sessions ---------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def _states_of_charge(session: Session) -> str:
 
 
 def _ago(seconds: Decimal | None) -> str:
-    return "" if seconds is None else f"{format_age(seconds)} ago"
+    return "" if seconds is None else f"{format_duration(seconds)} ago"
 
 
 # Tables ------------------------------------------------------------------------------------------
