@@ -36,6 +36,7 @@ from tether.client.models import (
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
+from tether.client.sync_run import Following, Stream
 from tether.client.webhooks import verify_webhook
 from tether.domain.audit import AuditEntry
 from tether.domain.views import (
@@ -55,14 +56,15 @@ from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookBacklog,
 
 if TYPE_CHECKING:
     from tether.client.aio import AsyncClient
+    from tether.client.aio_run import AsyncFollowing, AsyncStream
 else:
 
     def __getattr__(name: str) -> Any:
-        """Imports AsyncClient on first use, because loading aiohttp takes a while."""
-        if name == "AsyncClient":
-            from tether.client.aio import AsyncClient
+        """Imports the async names on first use, because loading aiohttp takes a while."""
+        if name in ("AsyncClient", "AsyncFollowing", "AsyncStream"):
+            from tether.client import aio, aio_run
 
-            return AsyncClient
+            return getattr(aio if name == "AsyncClient" else aio_run, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
@@ -71,6 +73,8 @@ else:
 
 __all__ = [
     "AsyncClient",
+    "AsyncFollowing",
+    "AsyncStream",
     "AuditEntry",
     "BulkResult",
     "Capacity",
@@ -87,6 +91,7 @@ __all__ = [
     "Event",
     "EventType",
     "Flag",
+    "Following",
     "Forbidden",
     "Invalid",
     "NotFound",
@@ -100,6 +105,7 @@ __all__ = [
     "Session",
     "SessionStatus",
     "SessionSummary",
+    "Stream",
     "TetherError",
     "TooLarge",
     "Unavailable",
