@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,28 @@ def test_listening_for_no_address(server: Server, key: str) -> None:
     refused = webhooks(server, key, "listen", "--forward", "3000")
     assert refused.returncode == 1
     assert "--forward must be a URL such as http://localhost:3000/hook." in refused.stderr
+
+
+def test_check_says_which_encryption_keys_are_needed(new_server: Callable[..., Server]) -> None:
+    first, second = "1" * 32, "2" * 32
+    server = new_server(TETHER_SECRET_KEY=first)
+    key = server.key()
+    made = json.loads(webhooks(server, key, "create", "https://hook.invalid/", "--json").stdout)
+
+    def check(keys: str) -> str:
+        done = tether("check", "--json", "--database", server.database, TETHER_SECRET_KEY=keys)
+        found = {one["check"]: one["message"] for one in json.loads(done.stdout)["checks"]}
+        return str(found["webhooks"])
+
+    good = "1 webhook: 0 failing, 0 stopped."
+    assert check(first) == good
+    assert check(f"{second},{first}") == f"{good} 1 secret of an earlier key."
+    assert check(second) == check("") == "The secrets of 1 webhook cannot be decrypted."
+    assert "under 32 characters" in check("short")
+    assert server.stop() == 0
+    server = new_server(database=server.database, TETHER_SECRET_KEY=f"{second},{first}")
+    assert webhooks(server, key, "rotate-secret", made["id"]).returncode == 0
+    assert check(second) == good
 
 
 def test_a_key_that_only_reads_changes_nothing(server: Server, key: str) -> None:

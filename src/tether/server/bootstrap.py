@@ -14,7 +14,7 @@ from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.server.authenticator import Authenticator, ForwardClock, Limiter, TokenBuckets
 from tether.server.databases import database_of
-from tether.server.secret_box import SecretBox, keys_in, keys_in_file, no_keys
+from tether.server.secret_box import SecretBox, key_file, keys_in, keys_in_file, no_keys
 from tether.server.settings import Settings
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
@@ -56,7 +56,7 @@ def secret_box(settings: Settings) -> SecretBox:
     file = database_of(settings.database).file
     if file is None:
         return SecretBox(no_keys)
-    return SecretBox(lambda: keys_in_file(file.with_name(file.name + ".secret-key")))
+    return SecretBox(lambda: keys_in_file(key_file(file)))
 
 
 def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
@@ -90,6 +90,20 @@ def _create_key(path: Path) -> None:
             os.link(new, path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def key_file(database: Path) -> Path:
+    """The file with the key, beside a SQLite database."""
+    return database.with_name(f"{database.name}.secret-key")
+
+
+def place_of_key(sealed: str, keys: Sequence[str]) -> int | None:
+    """Which of the keys decrypts this secret; None if none does."""
+    for place, key in enumerate(keys):
+        with suppress(SetupError):
+            SecretBox([key].copy).open(sealed)
+            return place
+    return None
 
 
 def no_keys() -> list[str]:

@@ -78,6 +78,7 @@ COUNTS = """
 SELECT w.enabled, w.stopped, w.failing_since_ms IS NULL, count(*) FROM webhooks w
 GROUP BY 1, 2, 3
 """
+SECRETS = "SELECT w.secret FROM webhooks w"
 THIS = "SELECT 1 FROM webhooks WHERE partner = $1 AND id = $2"
 ROTATE = """
 UPDATE webhooks SET secret = $4, old_secret = $5, old_until_ms = $6, fence = fence + 1
@@ -312,6 +313,10 @@ class Webhooks(Repository):
             status = status_of(stopped, enabled=enabled, failing=not well)
             counted[status] += int(number)
         return counted
+
+    async def secrets(self) -> list[str]:
+        """The encrypted secrets of all endpoints of all partners."""
+        return [str(secret) for (secret,) in await self._engine.read(SECRETS)]
 
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement

@@ -21,11 +21,12 @@ from tether.cli.display.output import counted
 from tether.cli.servers import get, is_healthy, is_ready
 from tether.cli.times import format_day, format_duration
 from tether.domain import timestamps
-from tether.domain.errors import TetherError
+from tether.domain.errors import SetupError, TetherError
 from tether.domain.keys import Key
 from tether.domain.timestamps import DAY_MS
 from tether.domain.webhooks import Status as WebhookStatus
 from tether.server.databases import database_of
+from tether.server.secret_box import key_file, keys_in, keys_in_file, place_of_key
 from tether.server.settings import metrics_address
 from tether.server.store import Store
 from tether.storage.database import Database, ServerReport
@@ -165,14 +166,27 @@ def _database(
     if not pending:
         yield _clock(found)
         yield ok("epoch", epoch_text(found.epoch()))
-        keys, webhooks = stores.in_store(name, _read, announce=False)
+        keys, webhooks, secrets = stores.in_store(name, _read, announce=False)
         yield _keys(keys)
-        can_sign = bool(settings.get("secret_key")) or found.file is not None
-        yield _webhooks(webhooks, can_sign=can_sign)
+        try:
+            yield _webhooks(webhooks, secrets, _secret_keys(found, settings.get("secret_key")))
+        except SetupError as error:
+            yield problem("webhooks", error.message, "")
 
 
-async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatus, int]]:
-    return await store.keys.all(), await store.webhooks.counts()
+async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatus, int], list[str]]:
+    webhooks = store.webhooks
+    return await store.keys.all(), await webhooks.counts(), await webhooks.secrets()
+
+
+def _secret_keys(found: Database, given: str | None) -> list[str] | None:
+    """The keys that decrypt secrets; None if the server would have none. Raises SetupError."""
+    if given:
+        return keys_in(given)
+    if found.file is None:
+        return None
+    file = key_file(found.file)
+    return keys_in_file(file) if file.exists() else []
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
@@ -247,14 +261,23 @@ def _server_report(found: ServerReport, pending: int) -> Iterator[Finding]:
         yield ok("connections", text)
 
 
-def _webhooks(counts: dict[WebhookStatus, int], *, can_sign: bool) -> Finding:
+def _webhooks(
+    counts: dict[WebhookStatus, int], secrets: list[str], keys: list[str] | None
+) -> Finding:
     total, failing = sum(counts.values()), counts[WebhookStatus.FAILING]
     stopped = counts[WebhookStatus.STOPPED]
-    if not can_sign:
+    if keys is None:
         text = f"{counted(total, 'webhook')}, and no key for their secrets: none can be made."
         advice = "Set TETHER_SECRET_KEY, the same on all nodes, if partners want webhooks."
         return (problem if total else warning)("webhooks", text, advice)
+    places = [place_of_key(secret, keys) for secret in secrets]
+    if lost := places.count(None):
+        text = f"The secrets of {counted(lost, 'webhook')} cannot be decrypted."
+        advice = "Set TETHER_SECRET_KEY as the server has it, with the earlier key behind a comma."
+        return problem("webhooks", text, advice)
     text = f"{counted(total, 'webhook')}: {failing:,} failing, {stopped:,} stopped."
+    if older := sum(map(bool, places)):
+        text += f" {counted(older, 'secret')} of an earlier key."
     if failing or stopped:
         advice = "GET /webhooks/{id}/attempts, or the console, says why. Tell the partners."
         return warning("webhooks", text, advice)
