@@ -1,10 +1,12 @@
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,34 @@ def test_a_terminal_shows_followed_events_on_lines() -> None:
     assert event_line(event) == (
         "2026-01-05 00:00:01  updated       C1          V1        58.5 %    7.00 kWh"
     )
+
+
+def test_withdrawing_outlives_a_restart_of_the_server(site: Site) -> None:
+    event_id = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
+    statuses = iter([503] * 5 + [200])
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, status: int, body: object) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def do_GET(self) -> None:
+            self.answer(200, [])
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = next(statuses)
+            self.answer(status, [{"status": 204, "id": event_id}] if status == 200 else {})
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Prints nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as restarting:
+        threading.Thread(target=restarting.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{restarting.server_address[1]}"
+        assert site.ok("events", "withdraw", event_id, "--url", url) == "Withdrew 1 event.\n"
+        restarting.shutdown()
 
 
 def test_following_outlives_a_restart_of_the_server(

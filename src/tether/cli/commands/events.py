@@ -122,8 +122,8 @@ def list_events(
 @click.option("--file", type=click.File("rb"), help="Those in this file as well (- is standard "
               "input): an id a line, or an event, as `tether events list` prints it.")  # fmt: skip
 @click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MAX_UNASKED}.")
-@with_client
-def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, client: "Client") -> None:
+@with_access
+def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Access) -> None:
     """Withdraw events that were sent by mistake.
 
     What was withdrawn before does no harm, so the same command can be run again.
@@ -140,10 +140,11 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, client: "C
         confirm(loss, "Withdraw them?", "Nothing was withdrawn")
     done, unknown = 0, list[str]()
     try:
-        for start in range(0, len(wanted), MAX_ITEMS):
-            results = client.events.withdraw_many(wanted[start : start + MAX_ITEMS])
-            done += sum(result.ok for result in results)
-            unknown += (result.id for result in results if not result.ok)
+        with access.client(patient=True) as client:
+            for start in range(0, len(wanted), MAX_ITEMS):
+                results = client.events.withdraw_many(wanted[start : start + MAX_ITEMS])
+                done += sum(result.ok for result in results)
+                unknown += (result.id for result in results if not result.ok)
     except BaseException:
         if done:
             note(f"Withdrew {counted(done, 'event')}. To continue, run the same command again.")
