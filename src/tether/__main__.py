@@ -133,7 +133,9 @@ def main() -> None:
     try:
         status = cli.main(prog_name="tether", standalone_mode=False)
         sys.stdout.flush()
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # a damaged module, which Click takes for Ctrl-D
+            raise
         status = INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

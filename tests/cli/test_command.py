@@ -211,3 +211,13 @@ def test_a_point_in_time_is_a_date_a_date_time_or_a_duration(text: str, instant:
 def test_other_points_in_time_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a date such as 2030-01-31"):
         parse_when(text, NOW_MS)
+
+
+def test_a_damaged_file_of_the_program_is_no_interruption(tether: Command) -> None:
+    compiled = {"PYTHONPYCACHEPREFIX": str(tether.folder / "compiled")}
+    tether("keys", "list", **compiled)
+    (module,) = tether.folder.glob("compiled/**/commands/keys.*.pyc")
+    module.write_bytes(module.read_bytes()[:-100])  # as Python leaves it when the disk is full
+    done = tether("keys", "list", **compiled)
+    assert done.returncode == 1
+    assert "EOFError: marshal data too short" in done.stderr

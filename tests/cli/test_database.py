@@ -88,7 +88,8 @@ def test_a_backup_that_fails_leaves_nothing_behind(tether: Command) -> None:
     done = subprocess.run(
         [TETHER, "backup", "copy.db"],
         cwd=tether.folder,
-        env=tether.variables(),
+        # Python would write its compiled modules in part, and every command would fail after that.
+        env={**tether.variables(), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
