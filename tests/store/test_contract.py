@@ -15,12 +15,13 @@ import pytest
 from tests.store.conftest import Scenario, events_page
 from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.domain.filters import EventFilter
+from tether.domain.key_requests import Limits, RequestForm
 from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.partners import Partner, RetentionPeriods
 from tether.domain.timestamps import parse_instant
 from tether.ingest import event_batcher
-from tether.server import admin
+from tether.server import admin, key_requests
 from tether.server.store import Callbacks, Store, open_store
 from tether.storage.audit import AuditFilter
 from tether.storage.tables import TABLES
@@ -499,6 +500,26 @@ def test_of_two_who_rename_a_partner_at_the_same_time_one_wins(in_store: InStore
         assert await store.partners.find(winner) == partner._replace(name=winner)
         audited = await store.audit.page(AuditFilter(partner=partner.id), None, 10)
         assert [json.loads(entry.after) for entry in audited] == [{"name": winner}]
+
+    in_store(scenario)
+
+
+def test_of_two_requests_approved_for_the_same_new_partner_one_gets_a_key(
+    in_store: InStore,
+) -> None:
+    async def scenario(store: Store, _: int) -> None:
+        form, limits = RequestForm("", "", "", ""), Limits(Rate(1, 1), 1, None, is_test=True)
+        tokens = [await key_requests.add(store, 1, form, uuid4().hex) for _ in range(2)]
+        asked = [await key_requests.find(store, 1, digest_of(token)) for token in tokens]
+        name = f"partner {uuid4().hex}"
+        done = await asyncio.gather(
+            *(key_requests.approve(store, 1, one, name, limits) for one in asked),
+            return_exceptions=True,
+        )
+        (partner,) = [made for made in done if isinstance(made, Partner)]
+        assert partner == await store.partners.find(name)
+        (refusal,) = [made for made in done if isinstance(made, SetupError)]
+        assert "already" in refusal.message
 
     in_store(scenario)
 

@@ -58,7 +58,7 @@ async def create_key(
     _check_name(name)
     partner = await store.partners.find(partner_name)
     if partner is None:
-        partner = await new_partner(store, now_ms, partner_name, by)
+        partner, _ = await new_partner(store, now_ms, partner_name, by)
         on_new_partner(partner_name)
     secret = new_key(test=test)
     key = Key(
@@ -313,11 +313,17 @@ async def erase_partner(
     return held
 
 
-async def new_partner(store: Store, now_ms: int, name: str, by: Actor = OPERATOR) -> Partner:
-    """Creates a partner, or finds the one with this name. Raises SetupError."""
+async def new_partner(
+    store: Store, now_ms: int, name: str, by: Actor = OPERATOR
+) -> tuple[Partner, bool]:
+    """Creates a partner, or finds the one with this name; also returns whether it is new.
+
+    Raises SetupError.
+    """
     new = Partner(randbelow(2**47) + 1, _checked_name(name), now_ms)
     entry = audit_entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
-    return await store.partners.add(new, entry)
+    partner = await store.partners.add(new, entry)
+    return partner, partner.id == new.id
 
 
 def _checked_name(name: str) -> str:

@@ -63,15 +63,18 @@ async def approve(
     Raises SetupError.
     """
     _require_waiting(request)
-    known = await store.partners.find(partner_name)
-    if known is not None and not is_known:
-        raise SetupError(
-            f"There is a partner {partner_name!r} already, whose data this key would open. If "
-            "that is meant, say that the partner is known; else choose another name."
-        )
-    if known is None and is_known:
-        raise SetupError(f"There is no partner {partner_name!r}.")
-    partner = known or await admin.new_partner(store, now_ms, partner_name, by)
+    if is_known:
+        known = await store.partners.find(partner_name)
+        if known is None:
+            raise SetupError(f"There is no partner {partner_name!r}.")
+        partner = known
+    else:
+        partner, is_new = await admin.new_partner(store, now_ms, partner_name, by)
+        if not is_new:
+            raise SetupError(
+                f"There is a partner {partner_name!r} already, whose data this key would open. If "
+                "that is meant, say that the partner is known; else choose another name."
+            )
     made = {"rate": f"{limits.rate.requests} in {limits.rate.window_s} s", "burst": limits.burst}
     entry = audit_entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
     if not await store.key_requests.decide(
