@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -18,9 +19,11 @@ from tests.webhooks.conftest import INSIDE, fill
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
-from tether.domain.webhooks import Endpoint, LogPosition
+from tether.domain.webhooks import Endpoint, LogPosition, Message, Outcome
+from tether.server.metrics import Metrics
 from tether.server.store import open_store
 from tether.storage.webhooks import Parked, Webhooks
+from tether.webhooks.deliverer import Deliverer
 
 SINCE_MS = 1_600_000_000_000  # 2020-09-13T12:26:40Z
 
@@ -138,6 +141,62 @@ def test_what_a_clock_that_was_ahead_has_left(
     in_store(server, client, be_ahead)
     event = post(client)
     assert receiver.wait_for(path, 1)[0].id == f"event_created_{event}"
+
+
+class Sending:
+    """Sends nothing, and takes until it `may_end`."""
+
+    allow_http = True
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.may_end = asyncio.Event()
+
+    async def send(self, endpoint: Endpoint, message: Message) -> Outcome:
+        self.sent.append(message.id)
+        await self.may_end.wait()
+        return Outcome(200)
+
+    def check_address(self, text: str) -> None:
+        """Allows every address."""
+
+
+def test_what_was_sent_is_not_sent_again_when_leases_expire_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(str(tmp_path / "tether.db"), INSIDE).start()
+    with server.client() as client:
+        fill(client)
+        id = add(client, "http://127.0.0.1:1", types=["event.created"], enabled=False)["id"]
+        event = post(client)
+        digest = digest_of(client.headers["x-api-key"])
+        server.stop()
+
+    async def deliver() -> list[str]:
+        async with open_store(server.database) as store:
+            key = await store.keys.find(digest)
+            assert key is not None
+            await store.webhooks.change(key.partner, id, {"enabled": True})
+            sending, jumps, fences = Sending(), count(10**12, 10**5), store.webhooks.fences
+
+            async def fences_while_it_ends(
+                lease: str, held: Iterable[tuple[int, str]]
+            ) -> dict[tuple[int, str], int]:
+                sending.may_end.set()
+                await asyncio.sleep(0.05)
+                return await fences(lease, held)
+
+            monkeypatch.setattr(store.webhooks, "fences", fences_while_it_ends)
+            deliverer = Deliverer(store, sending, lambda: next(jumps), Metrics(), alone=True)
+            task = asyncio.create_task(deliverer.run())
+            async with asyncio.timeout(30):
+                while not (await store.webhooks.get(key.partner, id)).success_ms:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return sending.sent
+
+    assert asyncio.run(deliver()) == [f"event_created_{event}"]
 
 
 def test_it_stops_after_many_tries_in_120_hours_and_not_after_a_few(

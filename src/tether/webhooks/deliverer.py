@@ -93,7 +93,11 @@ class Deliverer:
     async def _claim(self, most: int) -> None:
         """Starts workers for endpoints that are due and free."""
         now_ms, began = self._now_ms(), monotonic()
-        due = [key for key in await self._stored.due(now_ms, most) if key not in self._workers]
+        due = [
+            key for key in await self._stored.due(now_ms, most)
+            # A lease expires early if the clock is set forward, or the database is slow.
+            if key not in self._workers and self._progress.is_written(key)
+        ]  # fmt: skip
         if not due:
             return
         lease = self._progress.lease

@@ -47,6 +47,10 @@ class ProgressWriter:
             await self._stored.renew(self.lease, held, until_ms)
             self._renewed_at = began
 
+    def is_written(self, key: tuple[int, str]) -> bool:
+        """Whether the stored position of the endpoint is the one that this process has reached."""
+        return key not in self._changes.reached
+
     def add(self, endpoint: Endpoint) -> None:
         """Replaces what is known of the endpoint."""
         self._changes.reached[endpoint.partner, endpoint.id] = endpoint
