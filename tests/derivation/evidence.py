@@ -1456,3 +1456,37 @@ for _told in ("", " t=3900"):
         10:00 disconnected C1
         15:00 updated C1 e=25{_told} p=11
     """, "C1 20\nC1 25 charging !connect-missing")  # fmt: skip
+case("late: a stop as long as a charge without one, while none is under way", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 started C1
+    10:00 stopped C1 e=9 t=3600
+    12:00 stopped C1 e=8 t=3540
+""", "C1 17 here !start-repeated")  # fmt: skip
+case("late: a stop as long as a charge without one, while another is longer", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 started C1
+    10:00 stopped C1 e=9 t=3600
+    11:00 started C1
+    12:30 stopped C1 e=8 t=3540
+    13:00 stopped C1 e=12 t=7200
+    13:00 disconnected C1
+""", "C1 29 !start-repeated")  # fmt: skip
+case("late: a stop as long as both charges is of the one under way", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 started C1 p=11
+    10:00 stopped C1 e=9 t=3600
+    10:00 disconnected C1
+""", "C1 20")  # fmt: skip
+case("late: a stop as long as a charge of the session before", """
+    08:00 connected C1
+    08:00 started C1
+    09:00 disconnected C1
+    10:00 connected C1
+    12:00 stopped C1 e=8 t=3590
+    12:30 started C1
+    13:00 stopped C1 e=4 t=1800
+    13:00 disconnected C1
+""", "C1 8 !event-after-disconnect\nC1 4")  # fmt: skip

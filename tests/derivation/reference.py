@@ -322,8 +322,10 @@ def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRe
         if time * 1000 > ms - free + ABOUT:
             fits = again or had_time_for(left, time)
         else:
-            idle = event["kind"] == "CHARGE_UPDATED" and not event.get("chargePower")
-            fits = again and idle and period is None
+            stopped, longer = event["kind"] == "CHARGE_STOPPED", spare(left, time)
+            own = period or (stopped and as_long(session["periods"], time))
+            fits = longer is not None and longer <= ABOUT if stopped else again
+            fits = fits and not own and energy is not None and not event.get("chargePower")
     return left if fits else None
 
 
@@ -610,7 +612,20 @@ def of_ended(session: SessionRecord, event: Event) -> Period | None:
         for one in reversed(ended):
             if is_again(account(one), energy, time):
                 return one  # type: ignore[no-any-return]
+    shorter = period and event["ms"] - period["start"] - time * 1000 > ABOUT
+    if period is None or (shorter and event["kind"] == "CHARGE_STOPPED"):
+        one = as_long(ended, time)
+        if one is not None:
+            return one
     return ended[-1] if of_it_by_time(ended[-1], period, event) else None
+
+
+def as_long(charges: list[Period], time: Decimal) -> Period | None:
+    """The newest of these charges of which no energy was told and that took about so long."""
+    for one in reversed(charges):
+        if one["energy"] is None and abs(one["stop"] - one["start"] - time * 1000) <= ABOUT:
+            return one
+    return None
 
 
 def of_it_by_time(last: Period, period: Period | None, event: Event) -> bool:
@@ -622,9 +637,7 @@ def of_it_by_time(last: Period, period: Period | None, event: Event) -> bool:
         return True
     if length <= since + ABOUT:
         sits = event["kind"] == "CHARGE_UPDATED" and not event.get("chargePower")
-        creeps = sits and event["chargedTime"] == last["time"]
-        fits = last["energy"] is None and abs(own - length) <= ABOUT
-        return period is None and (creeps or fits)
+        return bool(period is None and sits and event["chargedTime"] == last["time"])
     if again or period is None:
         return True
     lengths = since, ms - last["start"]

@@ -15,6 +15,7 @@ from tether.domain.earlier_sessions import (
     EarlierCharge,
     EventPosition,
     LateReport,
+    has_lasted,
     included_by_energy,
     included_by_time,
     matching_charges,
@@ -139,6 +140,16 @@ def leave_out_earlier(
         known = included.part_of(energy, included.time_s if time_s is None else time_s)
     period.before = ChargeReport(known, None if time_s is None else included.time_s)
     session.flag("earlier-charge-included")
+
+
+def as_long(charges: list[PeriodRecord], time_s: Decimal, at_ms: int) -> PeriodRecord | None:
+    """The newest of these charges that has no reported energy and took about so long."""
+    fits = (
+        charge
+        for charge in reversed(charges)
+        if charge.energy is None and has_lasted(charge.span(at_ms), time_s)
+    )
+    return next(fits, None)
 
 
 def is_too_long(period: PeriodRecord, at_ms: int, time_s: Decimal | None) -> bool:

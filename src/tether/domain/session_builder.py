@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import groupby
 
 from tether.domain.charge_reports import (
+    as_long,
     charges_that_may_go_on,
     goes_on,
     is_too_long,
@@ -28,7 +29,6 @@ from tether.domain.earlier_sessions import (
     LateReport,
     SessionContext,
     Start,
-    has_lasted,
     milliseconds,
     session_of_report,
 )
@@ -171,9 +171,10 @@ class SessionBuilder:
             free_ms = max(free_ms, last.stop_ms or 0)
         since_ms = position.at_ms - free_ms
         too_long = time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS
-        if time_s is not None and not too_long:  # it fits, but may only repeat a report
-            idle = charging is None and event.type is EventType.VEHICLE_CHARGE_UPDATED
-            if not idle or event.charge_power or energy is None:
+        stopped = position.rank == STOPPED
+        if time_s is not None and not too_long:  # it fits, but may be of an earlier charge
+            own = as_long(session.periods, time_s, position.at_ms) if stopped else charging
+            if charging or event.charge_power or energy is None or own:
                 return None
         elif goes_on(session, energy, time_s, position.at_ms):
             return None
@@ -187,7 +188,12 @@ class SessionBuilder:
             power = charging.power_max if charging else None
             return ended if ended.gives_more(energy, since_ms, power) else None
         fits = energy is not None and ended.has_report(energy, time_s)
-        return ended if fits or (too_long and ended.had_time_for(time_s)) else None
+        if too_long:
+            fits = fits or ended.had_time_for(time_s)
+        elif stopped:
+            spare_ms = ended.spare_ms(time_s)
+            fits = spare_ms is not None and spare_ms <= TOLERANCE_MS
+        return ended if fits else None
 
     def _report_to_ended(
         self, session: SessionRecord, position: EventPosition, event: Event
@@ -342,18 +348,21 @@ def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRec
     ended = (session.periods if period is None else session.periods[:-1])[-MAX_REPORTS:]
     if time_s is None:
         return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
-    if energy is not None and (
-        period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED
-    ):
+    stopped = event.type is EventType.VEHICLE_CHARGE_STOPPED
+    if energy is not None and (period is None or not stopped):
         for charge in reversed(ended):
             if charge.report.covers(energy, time_s):
                 return charge
+    shorter = period is not None and period.lasted_ms(at_ms) - time_s * 1000 > TOLERANCE_MS
+    late = period is None or (stopped and shorter)
+    if late and (same := as_long(ended, time_s, at_ms)) is not None:
+        return same
     return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
 
 
 def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, event: Event) -> bool:
     """Whether a report with a time belongs to the last charge, not to a later one: less time has
-    passed since, or the last charge took equally long and was not reported.
+    passed since.
     """
     assert event.charged_time is not None
     assert last.stop_ms is not None
@@ -363,10 +372,8 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
     if again and (period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED):
         return True
     if time_ms <= since_ms + TOLERANCE_MS:
-        fits = has_lasted((last.start_ms, last.stop_ms), event.charged_time)
         idle = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
-        repeated = idle and event.charged_time == last.time_s
-        return period is None and (repeated or (fits and last.energy is None))
+        return period is None and idle and event.charged_time == last.time_s
     if again or period is None:
         return True
     others = [since_ms, at_ms - last.start_ms]
