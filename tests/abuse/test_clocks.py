@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import TETHER, Server, new_database
+from tests.console.visitors import OURS
 from tests.fleet import put_fleet
 from tether.domain.timestamps import parse_instant
 from tether.server import retention
@@ -140,6 +141,26 @@ def test_the_time_to_an_end_passes_although_the_clock_is_set_back(
     clock.shift(-HOUR_S)
     assert status(server, key) == 200
     assert refused_within(server, key, 5)
+
+
+def test_who_signed_in_by_a_clock_that_was_years_ahead_has_to_sign_in_again(
+    by_clock: Server, clock: Clock
+) -> None:
+    server = by_clock
+    server.program = [str(TETHER)]
+    key = server.start().key("acme")
+    server.stop()
+    server.program = clock.program
+    clock.shift(5 * 366 * 24 * HOUR_S)
+    server.start()
+    with httpx.Client(base_url=server.url, headers=OURS) as browser:
+        assert browser.post("/console/sign-in", data={"key": key}).status_code == 303
+        live = browser.get("/console").headers["location"]
+        assert browser.get(live).status_code == 200
+        server.stop()
+        clock.shift(0)
+        server.start(int(server.url.rpartition(":")[2]))
+        assert browser.get(live).status_code == 303
 
 
 def test_nothing_is_deleted_by_a_clock_that_jumps_to_another_year(

@@ -12,7 +12,16 @@ from tether.console.rate_limit import RateLimit
 from tether.console.request import actor_with
 from tether.domain.audit import NOBODY
 from tether.domain.errors import Abandoned, NotFound, RateLimited
-from tether.domain.keys import SESSION_MS, Key, Rate, digest_of, is_token, is_well_formed, new_token
+from tether.domain.keys import (
+    SESSION_MS,
+    Key,
+    Rate,
+    digest_of,
+    is_current,
+    is_token,
+    is_well_formed,
+    new_token,
+)
 from tether.domain.partners import Partner
 from tether.server.event_streams import wait_for_disconnect
 from tether.server.store import Store
@@ -43,7 +52,7 @@ class UserSessions:
             return None
         session = await self._store.console_sessions.find(digest_of(token))
         now_ms = self._now_ms()
-        if session is None or session.expires_ms <= now_ms:
+        if session is None or not is_current(session.expires_ms, now_ms, SESSION_MS):
             return None
         return session if session.key is None or session.key.works_at(now_ms) else None
 

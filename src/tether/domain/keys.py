@@ -144,6 +144,13 @@ SESSION_MS = 12 * HOUR_MS
 LINK_MS = 10 * 60_000
 
 
+def is_current(expires_ms: int, now_ms: int, lifetime_ms: int) -> bool:
+    """Whether what has this lifetime has not expired. It has also expired if it would last longer,
+    as it is of a clock that was ahead; clocks may differ by an hour.
+    """
+    return now_ms < expires_ms <= now_ms + lifetime_ms + HOUR_MS
+
+
 def new_token() -> str:
     """A new random token."""
     return secrets.token_urlsafe(22)

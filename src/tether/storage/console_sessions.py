@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tether.domain.keys import Key
+from tether.domain.keys import LINK_MS, Key, is_current
 from tether.storage.engine import Repository, Statement
 from tether.storage.partners import KEY_COLUMNS, key_of
 
@@ -103,4 +103,4 @@ class ConsoleSessions(Repository):
     async def use_link(self, digest: str, now_ms: int) -> bool:
         """Uses up the link; returns whether it existed and had not expired."""
         rows = await self._engine.write_returning(USE_LINK, digest)
-        return bool(rows) and int(rows[0][0]) > now_ms
+        return bool(rows) and is_current(int(rows[0][0]), now_ms, LINK_MS)
