@@ -1490,3 +1490,30 @@ case("late: a stop as long as a charge of the session before", """
     13:00 stopped C1 e=4 t=1800
     13:00 disconnected C1
 """, "C1 8 !event-after-disconnect\nC1 4")  # fmt: skip
+case("goes on: a counter since the plug-in without a time", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 stopped C1 e=11
+    10:00 started C1 p=11
+    10:30 updated C1 e=16.5 p=11
+    11:00 stopped C1 e=22
+    11:00 disconnected C1
+""", "C1 22 !earlier-charge-included")  # fmt: skip
+case("goes on: a counter of each charge without a time", """
+    08:00 connected C1
+    08:00 started C1 p=11
+    09:00 stopped C1 e=11
+    10:00 started C1 p=11
+    10:30 updated C1 e=5.5 p=11
+    11:00 stopped C1 e=11
+    11:00 disconnected C1
+""", "C1 22 clean")  # fmt: skip
+case("goes on: the power is rounded to whole kW", """
+    08:00 connected C1
+    08:00 started C1 p=2
+    09:00 stopped C1 e=1.2
+    10:00 started C1 p=2
+    11:00 updated C1 e=2.3 p=2
+    13:00 stopped C1 e=6.9
+    13:00 disconnected C1
+""", "C1 8.1")  # fmt: skip

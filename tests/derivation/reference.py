@@ -788,15 +788,18 @@ def of_earlier_charges(
         ]
         near = not sums or min(apart) > ABOUT or long <= until - start + ABOUT
         return None if near else sums[apart.index(min(apart))]
-    if energy is None or place or (period is None and session["periods"]):
+    if energy is None:
         return None
     since = until - (session["start"] if not period or period["start_missing"] else start)
     told = [kw for _, kw in period["powers"]] if period else []
-    for one in sums_of(session["before"]):
+    for one in sums_of(charges_before(session, place)):
         now = max(told, default=one["kw"])
         before = now if one["kw"] is None else one["kw"]
         own = one["energy"]
-        if own is None or now is None or allows(now, energy, since):
+        if own is None or now is None:
+            return None
+        most = now + Decimal("0.5") if now % 1 == 0 else now
+        if allows(most, energy, since):
             return None
         if 0 < own <= energy and allows(now, energy - own, since):
             return None if allows(before, energy, whole(one["time"])) else one

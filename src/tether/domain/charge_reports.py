@@ -4,7 +4,9 @@ The meter and the time of a charge can go on over an unplug of some seconds. The
 charge under way includes the earlier one, which must not count twice: see docs/sessions.md.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
+from itertools import islice
 
 import msgspec
 
@@ -25,11 +27,14 @@ from tether.domain.models import EventType
 from tether.domain.session_record import PeriodRecord, SessionRecord
 
 
-def earlier_charges(session: SessionRecord, period: PeriodRecord | None) -> list[EarlierCharge]:
+def earlier_charges(session: SessionRecord, period: PeriodRecord | None) -> Iterator[EarlierCharge]:
     """The last charges before the period, the newest first, also those of the session before
     that may have gone on.
     """
-    found: list[EarlierCharge] = []
+    return islice(_charges_before(session, period), MAX_REPORTS)
+
+
+def _charges_before(session: SessionRecord, period: PeriodRecord | None) -> Iterator[EarlierCharge]:
     for charge in reversed(session.periods):
         if charge is period or (period is not None and charge.start_ms > period.start_ms):
             continue
@@ -38,8 +43,8 @@ def earlier_charges(session: SessionRecord, period: PeriodRecord | None) -> list
         if energy is None and None in (charge.soc_start, charge.soc_end):
             energy = Decimal(0)  # nothing tells it: all that is reported later counts later
         time_s = Decimal(lasted_ms) / 1000 if time_s is None else time_s
-        found.append(EarlierCharge(charge.start_ms, energy, time_s, charge.power_max))
-    return [*found, *session.continues][:MAX_REPORTS]
+        yield EarlierCharge(charge.start_ms, energy, time_s, charge.power_max)
+    yield from session.continues
 
 
 def charges_that_may_go_on(
@@ -62,20 +67,17 @@ def included_charge(
     time_s: Decimal | None,
     at_ms: int,
 ) -> EarlierCharge | None:
-    """The earlier charges that a report includes; `period` is None if it begins a charge.
-
-    By their energy alone only those of the session before are found.
-    """
+    """The earlier charges that a report includes; `period` is None if it begins a charge."""
     start_ms = session.start_ms if period is None else period.start_ms
     if time_s is not None:
         if time_s * 1000 <= at_ms - start_ms + TOLERANCE_MS:
             return None
         return included_by_time(earlier_charges(session, period), time_s, start_ms, at_ms)
-    if energy is None or not session.continues or period not in (None, *session.periods[:1]):
+    if energy is None:
         return None
     power = None if period is None else period.power_max
     start_ms = session.start_ms if period is None or period.start_missing else start_ms
-    return included_by_energy(session.continues, energy, power, at_ms - start_ms)
+    return included_by_energy(earlier_charges(session, period), energy, power, at_ms - start_ms)
 
 
 def goes_on(
@@ -127,8 +129,6 @@ def leave_out_earlier(
     at_ms: int,
 ) -> None:
     """Leaves out of the period what a report on it has of earlier charges."""
-    if time_s is None and not session.continues:
-        return
     until_ms = at_ms if period.stop_ms is None else min(at_ms, period.stop_ms)
     included = included_charge(session, period, energy, time_s, until_ms)
     known = None if period.before is None else period.before.energy

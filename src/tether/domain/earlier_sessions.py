@@ -19,6 +19,9 @@ TOLERANCE_MS = 2 * 60 * 1000
 _MARGIN = Decimal("1.1")
 _MARGIN_MS = 60 * 1000
 
+ROUNDED = Decimal("0.5")
+"""A power of whole kW may be rounded: it may have been so much higher."""
+
 RECENT = 8
 """The number of last sessions that late reports may belong to."""
 
@@ -412,7 +415,10 @@ def included_by_energy(
     for charge in accumulate(earlier, EarlierCharge.after):
         own, now = charge.energy, charge.power if power is None else power
         before = now if charge.power is None else charge.power
-        if own is None or now is None or before is None or allows(now, energy, since_ms):
+        if own is None or now is None or before is None:
+            return None
+        rounded = ROUNDED if now == now.to_integral_value() else Decimal(0)
+        if allows(now + rounded, energy, since_ms):
             return None
         if 0 < own <= energy and allows(now, EXACT.subtract(energy, own), since_ms):
             its_own = allows(before, energy, milliseconds(charge.time_s))
