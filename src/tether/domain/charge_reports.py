@@ -17,6 +17,7 @@ from tether.domain.earlier_sessions import (
     EarlierCharge,
     EventPosition,
     LateReport,
+    allows_if_rounded,
     has_lasted,
     included_by_energy,
     included_by_time,
@@ -68,6 +69,8 @@ def included_charge(
     at_ms: int,
 ) -> EarlierCharge | None:
     """The earlier charges that a report includes; `period` is None if it begins a charge."""
+    if not session.continues and period is (session.periods[0] if session.periods else None):
+        return None  # there are none
     start_ms = session.start_ms if period is None else period.start_ms
     if time_s is not None:
         if time_s * 1000 <= at_ms - start_ms + TOLERANCE_MS:
@@ -77,6 +80,8 @@ def included_charge(
         return None
     power = None if period is None else period.power_max
     start_ms = session.start_ms if period is None or period.start_missing else start_ms
+    if power is not None and allows_if_rounded(power, energy, at_ms - start_ms):
+        return None
     return included_by_energy(earlier_charges(session, period), energy, power, at_ms - start_ms)
 
 

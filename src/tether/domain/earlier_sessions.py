@@ -87,6 +87,12 @@ def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:
     return EXACT.multiply(energy, Decimal(3_600_000)) <= most
 
 
+def allows_if_rounded(power: Decimal, energy: Decimal, during_ms: int) -> bool:
+    """The same for a power that may be rounded, as it is of whole kW."""
+    is_whole = power == power.to_integral_value()
+    return allows(power + ROUNDED if is_whole else power, energy, during_ms)
+
+
 class EarlierCharge(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An earlier charge, or several that follow each other: the start of the first one, their
     energy in kWh, their time in s, and the highest power of the last one.
@@ -417,8 +423,7 @@ def included_by_energy(
         before = now if charge.power is None else charge.power
         if own is None or now is None or before is None:
             return None
-        rounded = ROUNDED if now == now.to_integral_value() else Decimal(0)
-        if allows(now + rounded, energy, since_ms):
+        if allows_if_rounded(now, energy, since_ms):
             return None
         if 0 < own <= energy and allows(now, EXACT.subtract(energy, own), since_ms):
             its_own = allows(before, energy, milliseconds(charge.time_s))
