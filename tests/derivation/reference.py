@@ -476,7 +476,7 @@ def begin(session: SessionRecord, ms: int, *, missing: bool = False) -> Period:
                             "soc0": session["socs"][-1][1] if session["socs"] else None,
                             "soc1": None, "soc1_ms": 0, "final": False,
                             "less": None, "less_s": None, "fell": None,
-                            "read": 0, "jumped": None})  # fmt: skip
+                            "read": 0, "previous": None})  # fmt: skip
     period: Period = session["periods"][-1]
     return period
 
@@ -524,7 +524,7 @@ def updated(session: SessionRecord, event: Event) -> None:
             ended.update(energy=energy, time=event.get("chargedTime"), stop=ms, final=False)
             if event.get("chargePower"):  # it is under way again
                 ended.update(fell=None, meters=[energy], energy=None, time=None, stop=None,
-                             read=ms, jumped=None)  # fmt: skip
+                             read=ms, previous=None)  # fmt: skip
                 ended["powers"].append((ms, event["chargePower"]))
         elif energy is not None and ended["energy"] is None:
             ended["meters"][-1:] = [energy]
@@ -713,7 +713,7 @@ def join(one: Period, two: Period) -> None:
                stop_missing=two["stop_missing"],
                powers=one["powers"] + two["powers"],
                **{name: (two if two["meters"] else one)[name]
-                  for name in ("fell", "read", "jumped")},
+                  for name in ("fell", "read", "previous")},
                meters=two["meters"] or one["meters"])  # fmt: skip
 
 
@@ -879,11 +879,15 @@ def gives(period: Period, gained: Decimal, ms: int, counted: Decimal, by: int) -
 
 
 def forget_jump(period: Period, energy: Decimal) -> bool:
-    """A reading over twice the power after which the meter fell back was wrong."""
-    jumped, period["jumped"] = period["jumped"], None
-    wrong = jumped is not None and 0 <= 2 * energy < period["meters"][-1]
+    """A reading over twice the power after which the meter fell below half was wrong."""
+    meters, previous = period["meters"], period["previous"]
+    if previous is None or not 0 <= 2 * energy < meters[-1]:
+        return False
+    last, read = previous
+    gained, sofar = (meters[-1] - last) / 2, sum(meters[:-1], last)
+    wrong = not gives(period, gained, period["read"] - read, sofar, read)
     if wrong:
-        period["meters"][-1] = jumped
+        meters[-1], period["read"] = previous
     return wrong
 
 
@@ -902,14 +906,10 @@ def read_meter(period: Period, energy: Decimal, ms: int | None = None) -> bool:
     """It began anew if it fell below half; a lesser fall is a correction."""
     wrong = forget_jump(period, energy)
     anew = bool(period["meters"]) and 0 <= 2 * energy < period["meters"][-1]
+    known = ms is not None and bool(period["meters"]) and not anew
+    period["previous"] = (period["meters"][-1], period["read"]) if known else None
     if anew:
         period["fell"] = None if ms is None else (ms, energy)
-    elif ms is not None and period["meters"]:
-        last, read = period["meters"][-1], period["read"]
-        if not gives(
-            period, (energy - last) / 2, ms - read, sum(period["meters"], Decimal(0)), read
-        ):
-            period["jumped"] = last
     period["read"] = ms or 0
     if anew or not period["meters"]:
         period["meters"].append(energy)

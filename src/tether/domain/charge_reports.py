@@ -24,6 +24,7 @@ from tether.domain.earlier_sessions import (
     matching_charges,
     milliseconds,
 )
+from tether.domain.joined_charges import join
 from tether.domain.models import EventType
 from tether.domain.session_record import PeriodRecord, SessionRecord
 
@@ -210,7 +211,7 @@ def _late_period(session: SessionRecord, report: LateReport) -> PeriodRecord | N
     charges = session.unreported_charges
     first, last = (numbers[number] for number in matching_charges(charges, time_s))
     if first != last:
-        session.periods[first].join(session.periods.pop(last))
+        join(session.periods[first], session.periods.pop(last))
     return session.periods[first]
 
 

@@ -32,6 +32,7 @@ from tether.domain.earlier_sessions import (
     milliseconds,
     session_of_report,
 )
+from tether.domain.joined_charges import joined
 from tether.domain.models import Event, EventType
 from tether.domain.session_record import (
     CONNECTED,
@@ -278,7 +279,7 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
     elif period.by_soc and not _shows_charge(session.soc, event):
         period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
-    period = _joined(session, position, event, period)
+    period = joined(session, position.at_ms, event, period)
     if event.charge_power is not None:
         period.read_power(event.charge_power, position.at_ms)
     read_report(session, period, event.charged_energy, event.charged_time, position.at_ms)
@@ -299,7 +300,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
         return
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
-    period = _joined(session, position, event, period)
+    period = joined(session, position.at_ms, event, period)
     read_report(session, period, event.charged_energy, event.charged_time, position.at_ms)
     if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
@@ -400,19 +401,3 @@ def _is_by_energy(
     if not last.allows_since(event, at_ms) or (stopped and since_ms <= TOLERANCE_MS):
         return True
     return not stopped and energy > last.energy and not event.charge_power
-
-
-def _joined(
-    session: SessionRecord, position: EventPosition, event: Event, period: PeriodRecord
-) -> PeriodRecord:
-    """The period under way, joined with earlier periods of the same charge."""
-    if "periods-merged" in session.flags:
-        return period
-    periods, at_ms = session.periods, position.at_ms
-    if event.charged_time is not None and period.first_part is not None:
-        periods[-1:] = period.split(event.charged_time, at_ms)
-    while len(periods) > 1 and (first := periods[-2]).cut:
-        if not first.join_if_same(periods[-1], event, at_ms):
-            break
-        periods.pop()
-    return periods[-1]

@@ -85,8 +85,9 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     metered: Decimal | None = None
     metered_before: Decimal | None = None
     metered_ms: int = 0
-    # The reading before the newest one, if no power gives so much more in the time between.
-    jumped_from: Decimal | None = None
+    # The reading before the newest one, unless the meter was reset between them.
+    previous: Decimal | None = None
+    previous_ms: int = 0
     # The two readings between which the meter fell last, and when.
     fell_from: Decimal | None = None
     fell_to: Decimal = Decimal(0)
@@ -207,10 +208,11 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             gap_ms = at_ms - self.power_ms
             both = EXACT.add(self.power, power if gap_ms <= LONG_GAP_MS else self.power)
             self.power_area = EXACT.fma(both, Decimal(gap_ms), self.power_area)
-        self._extend_range(power)
+        self.extend_range(power)
         self.power, self.power_ms = power, at_ms
 
-    def _extend_range(self, power: Decimal | None) -> None:
+    def extend_range(self, power: Decimal | None) -> None:
+        """Extends the range of the power, unless it already includes this one."""
         if power is not None:
             self.power_max = power if self.power_max is None else max(self.power_max, power)
             self.power_min = power if self.power_min is None else min(self.power_min, power)
@@ -234,13 +236,17 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             power = EXACT.divide(twice, Decimal(by_ms - self.start_ms))
         return power is None or allows(power, gained, during_ms)
 
-    def _forget_jump(self, energy: Decimal) -> None:
-        """Forgets the newest reading of the meter, if it was more than the power allows, and the
-        meter fell back after it.
+    def _forget_jump(self) -> None:
+        """Forgets the newest reading of the meter, after which it fell, if the power does not allow
+        half of what it had more than the reading before.
         """
-        if self.jumped_from is not None and self._falls(energy):
-            self.metered = self.jumped_from
-        self.jumped_from = None
+        if self.previous is None or self.metered is None:
+            return
+        gained = EXACT.divide(EXACT.subtract(self.metered, self.previous), Decimal(2))
+        counted = EXACT.add(self.metered_before or Decimal(0), self.previous)
+        during_ms = self.metered_ms - self.previous_ms
+        if not self._gives(gained, during_ms, counted, self.previous_ms):
+            self.metered, self.metered_ms = self.previous, self.previous_ms
 
     def _falls(self, energy: Decimal) -> bool:
         """Whether this reading of the meter is below half of the last one."""
@@ -260,16 +266,15 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         Then it was reset, or the last reading was wrong. A smaller fall is a correction.
         """
         fell = self._falls(energy)
-        self._forget_jump(energy)
-        last, counted = self.metered, self.counted
-        if self._falls(energy):
-            self.metered_before = counted
-            self.fell_from = last if at_ms else None
+        if fell:
+            self._forget_jump()
+        if fell and self._falls(energy):
+            self.previous, self.metered_before = None, self.counted
+            self.fell_from = self.metered if at_ms else None
             self.fell_to, self.fell_ms = energy, at_ms
-        elif at_ms and last is not None and counted is not None:
-            gained = EXACT.divide(EXACT.subtract(energy, last), Decimal(2))
-            if not self._gives(gained, at_ms - self.metered_ms, counted, self.metered_ms):
-                self.jumped_from = last
+        else:
+            self.previous = self.metered if at_ms else None
+            self.previous_ms = self.metered_ms
         self.metered, self.metered_ms = energy, at_ms
         return fell
 
@@ -282,7 +287,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         if energy is None or self.energy is not None:
             return False
         fell = self._falls(energy)
-        self._forget_jump(energy)
+        if fell:
+            self._forget_jump()
         counted = self.counted
         reset = counted is not None and 0 <= 2 * energy < counted
         if reset or (self.metered_before is not None and counted is not None and energy < counted):
@@ -317,7 +323,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def resume(self, power: Decimal, at_ms: int) -> None:
         """Makes the charge active again, after an update with a power."""
         self.metered, self.metered_before, self.fell_from = self.energy, None, None
-        self.metered_ms, self.jumped_from = at_ms, None
+        self.metered_ms, self.previous = at_ms, None
         self.energy = self.time_s = self.stop_ms = None
         self.read_power(power, at_ms)
 
@@ -327,64 +333,6 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.energy = EXACT.add(self.energy or Decimal(0), event.charged_energy)
         if event.charged_time is not None:
             self.time_s = EXACT.add(self.time_s or Decimal(0), event.charged_time)
-
-    def split(self, time_s: Decimal, at_ms: int) -> "list[PeriodRecord]":
-        """The two periods that were joined, if the charge reported now began with the second start;
-        otherwise this one.
-        """
-        first, self.first_part = self.first_part, None
-        if first is None or first.stop_ms is None:
-            return [self]
-        if 2 * (at_ms - time_s * 1000) < self.start_ms + first.stop_ms:
-            return [self]
-        if self.metered_before == first.metered_before:
-            self.metered_before = None
-        self.start_ms, self.start_missing, self.soc_start = first.stop_ms, False, first.soc_end
-        return [first, self]
-
-    def join_if_same(self, other: "PeriodRecord", event: Event, at_ms: int) -> bool:
-        """Joins this period with the next one, if an event shows that they are one charge: its time
-        goes back to the start of this one, it continues the meter of this one, or the power allows
-        less energy since the second start. Returns whether they are one.
-        """
-        energy, since_ms, first = event.charged_energy, at_ms - other.start_ms, None
-        if event.charged_time is not None:
-            # It is nearer to the first start.
-            same = 2 * (at_ms - event.charged_time * 1000) < self.start_ms + other.start_ms
-        elif energy is None or other.metered is not None:
-            same = False
-        else:
-            possible = other.allows(energy, since_ms, self)
-            same = not possible if self.metered is None else energy >= self.metered
-            if same and possible:
-                first = msgspec.structs.replace(self, first_part=None)
-        if same:
-            self.join(other)
-            self.first_part = first
-        return same
-
-    def join(self, other: "PeriodRecord") -> None:
-        """Joins this period with the next one."""
-        if other.power is not None and other.power_first is not None:
-            self.read_power(other.power_first, other.power_first_ms)
-            self.power_area = EXACT.add(self.power_area, other.power_area)
-            self.power, self.power_ms = other.power, other.power_ms
-            self._extend_range(other.power_max)
-            self._extend_range(other.power_min)
-        if other.metered is not None:
-            self.metered, self.metered_before = other.metered, other.metered_before
-            self.metered_ms, self.jumped_from = other.metered_ms, other.jumped_from
-            self.fell_from, self.fell_to = other.fell_from, other.fell_to
-            self.fell_ms = other.fell_ms
-        if self.soc_start is None:
-            self.soc_start, self.soc_end = other.soc_start, other.soc_end
-            self.soc_end_ms = other.soc_end_ms
-        elif other.soc_end is not None:
-            self.soc_end, self.soc_end_ms = other.soc_end, other.soc_end_ms
-        elif other.soc_start is not None:
-            self.soc_end, self.soc_end_ms = other.soc_start, other.start_ms
-        self.soc_final = other.soc_final
-        self.stop_ms, self.cut, self.stop_missing = other.stop_ms, other.cut, other.stop_missing
 
 
 class EventReading(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
