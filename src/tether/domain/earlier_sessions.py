@@ -18,9 +18,7 @@ TOLERANCE_MS = 2 * 60 * 1000
 # Powers and clocks are rounded, so a charge may report this much more than its power allows.
 _MARGIN = Decimal("1.1")
 _MARGIN_MS = 60 * 1000
-
-ROUNDED = Decimal("0.5")
-"""A power of whole kW may be rounded: it may have been so much higher."""
+_ROUNDED = Decimal("0.5")  # a power of whole kW may have been so much higher
 
 RECENT = 8
 """The number of last sessions that late reports may belong to."""
@@ -90,7 +88,7 @@ def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:
 def allows_if_rounded(power: Decimal, energy: Decimal, during_ms: int) -> bool:
     """The same for a power that may be rounded, as it is of whole kW."""
     is_whole = power == power.to_integral_value()
-    return allows(power + ROUNDED if is_whole else power, energy, during_ms)
+    return allows(power + _ROUNDED if is_whole else power, energy, during_ms)
 
 
 class EarlierCharge(msgspec.Struct, array_like=True, frozen=True, gc=False):
