@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 def import_the_rest(settings: Settings) -> None:
-    """Imports what only some requests need, some seconds after the start.
+    """Imports what only some requests need, soon after the start.
 
     If these did it, an upgrade in between would mix the modules of two versions.
     """

@@ -37,7 +37,6 @@ OBSERVE_S = 10.0  # between two measurements of the database
 # In each round of the event loop libuv accepts one connection of a socket. A busy loop has about a
 # hundred rounds a second, so with one socket many new connections would wait for seconds.
 ACCEPTED_AT_ONCE = 8
-IMPORTS_AFTER_S = 5.0  # when the first requests are answered
 LAST_WRITE_S = 1.0  # for the last write of the use of keys, and of recorded requests
 RESERVED_FILES = 192  # file descriptors reserved for the server, besides those of the pool
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's names for them
@@ -99,7 +98,8 @@ async def serve(
 
         def when_listening() -> None:
             listening()
-            loop.call_later(IMPORTS_AFTER_S, _import_the_rest, settings)
+            with suppress(RuntimeError):  # no thread can be started
+                loop.run_in_executor(None, _import_the_rest, settings)
 
         server = _Server(
             uvicorn.Config(
@@ -221,12 +221,8 @@ def _collect_garbage_less_often() -> None:
 
 
 def _import_the_rest(settings: Settings) -> None:
-    def work() -> None:
-        bootstrap.import_the_rest(settings)
-        gc.freeze()
-
-    with suppress(RuntimeError):  # no thread can be started
-        asyncio.get_running_loop().run_in_executor(None, work)
+    bootstrap.import_the_rest(settings)
+    gc.freeze()
 
 
 class _Server(uvicorn.Server):
