@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from time import perf_counter, thread_time
+from time import thread_time
 from typing import Any, TypeVar
 
 import pytest
@@ -165,6 +165,13 @@ def test_a_turn_lasts_as_long_as_the_work_also_when_nobody_wants_it_any_more() -
     asyncio.run(scenario())
 
 
+def compute(seconds: float = BUSY_S) -> None:
+    """Keeps this thread busy for this processor time."""
+    until = thread_time() + seconds
+    while thread_time() < until:
+        pass
+
+
 def task(turns: LoopTurns, partner: int, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task whose work takes turns of the partner."""
     return asyncio.create_task(work, context=turns.context_of(partner))
@@ -180,9 +187,7 @@ def test_the_event_loop_is_shared_by_what_each_took() -> None:
             for _ in range(steps):
                 await next_turn()
                 order.append(partner)
-                until = perf_counter() + BUSY_S
-                while perf_counter() < until:
-                    pass
+                compute()
             return partner
 
         bad = [task(turns, BAD, work(BAD, 5)) for _ in range(100)]
@@ -205,9 +210,7 @@ def test_work_begins_in_the_turn_of_its_partner() -> None:
 
         async def work(partner: int) -> None:
             order.append(partner)
-            until = thread_time() + BUSY_S
-            while thread_time() < until:
-                pass
+            compute()
             if len(order) == 110:
                 done.set()
 
@@ -232,9 +235,7 @@ def test_work_that_begins_at_once_is_measured() -> None:
 
         async def work(partner: int) -> None:
             order.append(partner)
-            until = thread_time() + BUSY_S
-            while thread_time() < until:
-                pass
+            compute()
             if len(order) in (8, 17):
                 done.set()
 
@@ -256,13 +257,11 @@ def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged
     async def scenario() -> None:
         turns, order = LoopTurns(), list[int]()
 
-        async def compute() -> None:
+        async def keep_computing() -> None:
             for _ in range(100):
                 await next_turn()
                 order.append(BAD)
-                until = thread_time() + BUSY_S
-                while thread_time() < until:
-                    pass
+                compute()
 
         async def stand_still() -> None:
             for _ in range(5):
@@ -270,7 +269,7 @@ def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged
                 order.append(GOOD)
                 time.sleep(3 * BUSY_S)  # noqa: ASYNC251 - that is what is tried
 
-        bad = [task(turns, BAD, compute()) for _ in range(10)]
+        bad = [task(turns, BAD, keep_computing()) for _ in range(10)]
         good = [task(turns, GOOD, stand_still()) for _ in range(10)]
         await asyncio.gather(*good)
         assert order.count(BAD) < 75  # three for each of the good ones, if those were charged
@@ -290,9 +289,7 @@ def test_work_that_takes_turns_fails_ends_and_is_cancelled_like_any_other() -> N
             raise ValueError("as it should")
 
         async def keep_busy() -> None:
-            until = perf_counter() + 2 * BUSY_S
-            while perf_counter() < until:
-                pass
+            compute(2 * BUSY_S)
             await next_turn()
 
         begun = asyncio.Event()
@@ -329,9 +326,7 @@ def test_a_small_write_waits_for_no_large_one_of_another() -> None:
 
         def write(partner: int, size: int) -> Write:
             def run(writer: object, statements: object) -> None:
-                until = perf_counter() + size / LARGE * BUSY_S
-                while perf_counter() < until:
-                    pass
+                compute(size / LARGE * BUSY_S)
 
             text = "x" * size
             return Write(run, [Statement("", (partner, text))], partner, loop.create_future())
