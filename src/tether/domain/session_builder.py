@@ -130,8 +130,10 @@ class SessionBuilder:
             shows = position.rank == STOPPED or _shows_charge(soc, event)
             return ended is None and (not active or (position.rank != DISCONNECTED and shows))
         may_continue = ended.end_missing and bool(ended.charges)
-        had_more = any(old.had_more(event) for old in self._ended_here(session, position))
-        if may_continue or had_more or ended.matches(position.at_ms, event):
+        is_of_known = may_continue or ended.matches(position.at_ms, event)
+        if is_of_known or any(
+            known.had_more(event) for known in self._ended_here(session, position)
+        ):
             return False
         late = position.at_ms - ended.end_ms <= TOLERANCE_MS
         return not late and (position.rank == STOPPED or _shows_charge(soc, event))
